@@ -1,0 +1,4 @@
+// Command gravbus is the command line of the message bus.
+package main
+
+func main() {}

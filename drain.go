@@ -1,0 +1,229 @@
+package gravbus
+
+import (
+	"errors"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gravbus/gravbus/internal/mailbox"
+	"github.com/gravbus/gravbus/internal/route"
+)
+
+// batch is what a drainer has in hand. Batches are pooled: a drainer's stack stays small.
+type batch struct {
+	items   [mailbox.MaxBatch]item
+	i, n    int      // items[i:n] are to be handled
+	h       *handler // when they were claimed
+	redo    *failure // what is being handled is not items[i] but this
+	calling bool     // in the handler
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// current returns what is being handled, with the attempt that this is.
+func (b *batch) current() failure {
+	if b.redo != nil {
+		return *b.redo
+	}
+	return failure{item: b.items[b.i], attempts: 1}
+}
+
+// drain handles what waits for the pod, and ends when there is nothing more. It runs in a goroutine that Wake started.
+func (p *Pod) drain() {
+	b := batches.Get().(*batch)
+	defer p.drained(b)
+	high := 0
+	started := now()
+	for {
+		b.h = p.handler.Load()
+		n, lag := p.reader.Claim(b.items[:])
+		if lag.Count > 0 {
+			p.tellLag(b, lag)
+			continue
+		}
+		if n == 0 {
+			break
+		}
+		high = max(high, n)
+		b.i, b.n = 0, n
+		for b.i < b.n {
+			p.stats.delivered.Add(p.handle(b))
+		}
+		ended := now()
+		p.stats.busy.Add(ended - started)
+		started = ended
+	}
+	clear(b.items[:high])
+	b.h = nil
+	batches.Put(b)
+}
+
+// drained ends a drainer. If the handler called runtime.Goexit another one goes on in its place.
+func (p *Pod) drained(b *batch) {
+	if b.calling {
+		p.failed(b.current(), &PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
+		p.reader.Return(slices.Clone(b.items[b.i+1 : b.n]))
+		go p.start() // ends when the mailbox is empty, like the one it replaces
+		return
+	}
+	if p.state.Load() != podOpen {
+		p.flush()
+	}
+	p.bus.ended()
+}
+
+// handle calls the handler for what is in hand, and returns how often it succeeded. After a panic it returns early.
+func (p *Pod) handle(b *batch) (delivered uint64) {
+	defer func() {
+		if b.calling {
+			if v := recover(); v != nil {
+				b.calling = false
+				p.failed(b.current(), &PanicError{Value: v, Stack: debug.Stack()})
+				b.redo = nil
+				b.i++
+			}
+		}
+	}()
+	for ; b.i < b.n; b.i++ {
+		it := &b.items[b.i]
+		if s := p.state.Load(); s != podOpen {
+			if s == podFailed {
+				p.deadLetter(failure{item: *it, err: errPodFailed})
+			}
+			continue
+		}
+		h := p.handler.Load()
+		if h.fn == nil || h != b.h && !h.wants(it.Val) || h.uuids != nil && h.uuids[it.Val.UUID()] {
+			continue
+		}
+		b.calling = true
+		err := h.fn(it.Val)
+		b.calling = false
+		if p.reader.Watched() {
+			p.reader.Progress()
+		}
+		if err != nil && !errors.Is(err, ErrMsgNotWanted) {
+			p.failed(failure{item: *it, attempts: 1}, err)
+			continue
+		}
+		delivered++
+		if p.keptCount.Load() > 0 {
+			delivered += p.redeliver(b, h)
+		}
+	}
+	return delivered
+}
+
+// wants reports whether the handler wants msg, which was claimed for the one before it.
+func (h *handler) wants(msg Message) bool {
+	typ := msg.Type()
+	return h.wanted.Match(typ) || typ == MsgTypeLagged
+}
+
+// redeliver calls the handler for kept failures, oldest first, until it fails again.
+func (p *Pod) redeliver(b *batch, h *handler) (delivered uint64) {
+	for {
+		p.mu.Lock()
+		if p.extras == nil || len(p.extras.kept) == 0 {
+			p.mu.Unlock()
+			return delivered
+		}
+		f := p.extras.kept[0]
+		p.extras.kept = slices.Delete(p.extras.kept, 0, 1)
+		p.keptCount.Add(-1)
+		p.mu.Unlock()
+
+		f.attempts++
+		b.redo = &f
+		b.calling = true
+		err := h.fn(f.item.Val)
+		b.calling = false
+		b.redo = nil
+		if err != nil && !errors.Is(err, ErrMsgNotWanted) {
+			p.failed(f, err)
+			return delivered
+		}
+		delivered++
+	}
+}
+
+var errPodFailed = errors.New("the pod was disconnected for its failures before it came to this message")
+
+// failed keeps a message that the handler failed on, or gives it up, or gives up the pod.
+func (p *Pod) failed(f failure, err error) {
+	p.stats.failed.Add(1)
+	f.err = err
+	msg := f.item.Val
+	var pe *PanicError
+	if errors.As(err, &pe) && pe.Stack != nil {
+		p.stats.panics.Add(1)
+		stack := string(pe.Stack)
+		p.bus.log.WithField("pod", p.Name()).WithField("type", msg.Type()).Errorf("gravbus: handler panicked: %v\n%s", pe.Value, stack)
+		p.bus.emit(EventPodPanic, func() any {
+			return PodEvent{Pod: p.Name(), Type: msg.Type(), UUID: msg.UUID(), Error: err.Error(), Stack: stack}
+		})
+	}
+	if msg.Type() == MsgTypeLagged {
+		return
+	}
+	if f.attempts > p.cfg.maxRetries {
+		p.deadLetter(f)
+		return
+	}
+	p.mu.Lock()
+	gone := p.state.Load() != podOpen
+	n := 0
+	if !gone {
+		x := p.extra()
+		if f.attempts > 1 { // it was the oldest
+			x.kept = slices.Insert(x.kept, 0, f)
+		} else {
+			x.kept = append(x.kept, f)
+		}
+		n = len(x.kept)
+		p.keptCount.Store(int32(n))
+	}
+	p.mu.Unlock()
+	if gone {
+		p.deadLetter(f)
+	} else if n >= p.cfg.maxFailures {
+		p.bus.log.WithField("pod", p.Name()).WithError(err).Errorf("gravbus: pod is disconnected: it keeps %d failed messages", n)
+		p.disconnect(podFailed)
+		p.bus.emit(EventPodFailed, func() any { return PodEvent{Pod: p.Name(), Type: msg.Type(), UUID: msg.UUID(), Error: err.Error()} })
+	}
+}
+
+// deadLetter sends a message that the pod could not handle to whoever wants dead letters.
+func (p *Pod) deadLetter(f failure) {
+	p.stats.deadLetters.Add(1)
+	p.bus.emit(EventDeadLetter, func() any {
+		return DeadLetter{Pod: p.Name(), Message: f.item.Val, Attempts: f.attempts, Error: f.err.Error(), Time: time.Now()}
+	})
+}
+
+// tellLag calls the handler with a notice of what the pod has lost.
+func (p *Pod) tellLag(b *batch, lag mailbox.Lag[Message]) {
+	if h := p.handler.Load(); h.notice {
+		b.items[0] = item{Val: p.lagged(MsgTypeLagged, lag)}
+		b.i, b.n = 0, 1
+		p.handle(b)
+	}
+	p.emitLagged(lag)
+}
+
+func (p *Pod) lagged(typ string, lag mailbox.Lag[Message]) Message {
+	return NewTyped(typ, Lagged{Pod: p.Name(), From: lag.From.UUID(), To: lag.To.UUID(), Count: lag.Count})
+}
+
+// emitLagged tells others what the pod has lost; not if it is one of those who listen to such events.
+func (p *Pod) emitLagged(lag mailbox.Lag[Message]) {
+	if h := p.handler.Load(); h != nil && slices.ContainsFunc(h.wanted.Allow, func(a string) bool { return strings.HasPrefix(a, route.Reserved) }) {
+		return
+	}
+	p.bus.emit(EventPodLagged, func() any {
+		return Lagged{Pod: p.Name(), From: lag.From.UUID(), To: lag.To.UUID(), Count: lag.Count}
+	})
+}

@@ -1,0 +1,162 @@
+package gravbus
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gravbus/gravbus/internal/route"
+)
+
+var (
+	// ErrMsgNotWanted is what a wait function returns to keep waiting. From an ordinary handler it means that the message
+	// was of no interest: it counts as handled.
+	ErrMsgNotWanted = errors.New("gravbus: message not wanted")
+
+	// ErrWaitTimeout is returned when the time of a wait is over.
+	ErrWaitTimeout = errors.New("gravbus: wait timed out")
+
+	// ErrNoReceipt is returned by the methods of a nil *Receipt: the message could not be sent. SendContext tells why.
+	ErrNoReceipt = errors.New("gravbus: no receipt: the message was not sent")
+
+	// ErrNoResponders is returned at once when no pod wants a request's type. Nothing else happened to the request; it may be sent again later.
+	ErrNoResponders = errors.New("gravbus: no pod wants this type of request")
+
+	// ErrDisconnected is returned by what is asked of a pod after its Disconnect. Connect a new one.
+	ErrDisconnected = errors.New("gravbus: pod is disconnected")
+
+	// ErrClosed is returned by what is asked of a bus, or its pods, after its Shutdown or Close began.
+	ErrClosed = errors.New("gravbus: bus is closed")
+
+	// ErrNilMessage is returned for a nil Message.
+	ErrNilMessage = errors.New("gravbus: nil message")
+
+	// ErrNilHandler is returned for a nil function where one is needed.
+	ErrNilHandler = errors.New("gravbus: nil handler")
+
+	// ErrMessageTooLarge is returned for a message with more data than the bus (UseMaxMessageSize) or MsgFromRequest allows. Split it, or raise the limit.
+	ErrMessageTooLarge = errors.New("gravbus: message too large")
+
+	// ErrReservedType is returned when a message of a type gravbus.… is sent. Those are the bus's own events.
+	ErrReservedType = errors.New(`gravbus: types that begin with "gravbus." are reserved for events of the bus`)
+
+	// ErrMailboxFull is the reason in an *UndeliveredError when a pod with the policy Fail had no room.
+	ErrMailboxFull = errors.New("gravbus: mailbox full")
+
+	// ErrImmutable is returned by Unmarshal on a message that has been sent.
+	ErrImmutable = errors.New("gravbus: a message cannot be changed once it is sent")
+
+	// ErrMalformedMessage is the reason in a *MalformedError.
+	ErrMalformedMessage = errors.New("gravbus: malformed message")
+
+	// ErrInvalidType and ErrInvalidPattern are what errors about types and patterns match. The errors themselves tell
+	// what is wrong with which string.
+	ErrInvalidType    = errors.New("gravbus: invalid type")
+	ErrInvalidPattern = errors.New("gravbus: invalid pattern")
+)
+
+// TypeError tells what is wrong with a type or pattern. It matches ErrInvalidType or ErrInvalidPattern.
+type TypeError struct {
+	Input   string // the type or pattern
+	Pattern bool   // whether it was meant as a pattern
+	Reason  string // what is wrong with it
+}
+
+func (e *TypeError) Error() string {
+	what := "type"
+	if e.Pattern {
+		what = "pattern"
+	}
+	return fmt.Sprintf("gravbus: invalid %s %.80q: %s", what, e.Input, e.Reason)
+}
+
+// Is reports whether target is the sentinel for this kind of error.
+func (e *TypeError) Is(target error) bool {
+	return target == ErrInvalidPattern && e.Pattern || target == ErrInvalidType && !e.Pattern
+}
+
+// typeError turns an error of package route into a *TypeError.
+func typeError(err error) error {
+	var s *route.SyntaxError
+	if errors.As(err, &s) {
+		return &TypeError{Input: s.Input, Pattern: s.Pattern, Reason: s.Reason}
+	}
+	return err
+}
+
+// MalformedError tells why bytes are not a message. It matches ErrMalformedMessage.
+type MalformedError struct {
+	Reason string
+	Err    error // the decoder's, or nil
+}
+
+func (e *MalformedError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("gravbus: malformed message: %s: %v", e.Reason, e.Err)
+	}
+	return "gravbus: malformed message: " + e.Reason
+}
+
+// Unwrap returns the decoder's error.
+func (e *MalformedError) Unwrap() error { return e.Err }
+
+// Is reports whether target is ErrMalformedMessage.
+func (e *MalformedError) Is(target error) bool { return target == ErrMalformedMessage }
+
+// UndeliveredError is returned by SendContext when a message was sent, but some pods have not got it: they were full, and either
+// their policy is Fail or the context ended while waiting for room. All others have it. The pods are told by a Lagged notice as well.
+type UndeliveredError struct {
+	Type string   // of the message
+	Pods []string // names of the pods that do not have it
+	Err  error    // ErrMailboxFull or the context's error
+}
+
+func (e *UndeliveredError) Error() string {
+	return fmt.Sprintf("gravbus: %s not delivered to %s: %v", e.Type, strings.Join(e.Pods, ", "), e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *UndeliveredError) Unwrap() error { return e.Err }
+
+// MissingError ends a RequestAll to which not all have replied.
+type MissingError struct {
+	Pods []string // names of the pods that have not replied, sorted; "a|b" for a group of two
+	Err  error    // why the wait ended: the context's error
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("gravbus: no reply from %s: %v", strings.Join(e.Pods, ", "), e.Err)
+}
+
+// Unwrap returns why the wait ended.
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// PanicError is what a panic in a handler becomes. A handler that calls runtime.Goexit (as t.FailNow does) fails in the same way.
+type PanicError struct {
+	Value any    // what was passed to panic
+	Stack []byte // the goroutine's stack at that moment, as debug.Stack prints it
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("gravbus: handler panicked: %v", e.Value) }
+
+// Unwrap returns the value of the panic if it was an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// ShutdownError is returned by Shutdown when its context ended before the pods had drained.
+type ShutdownError struct {
+	Pods []string // names of pods whose handlers were still running, sorted
+	Err  error    // the context's error
+}
+
+func (e *ShutdownError) Error() string {
+	if len(e.Pods) == 0 {
+		return fmt.Sprintf("gravbus: shutdown cut short: %v", e.Err)
+	}
+	return fmt.Sprintf("gravbus: shutdown cut short while handlers of %s run: %v", strings.Join(e.Pods, ", "), e.Err)
+}
+
+// Unwrap returns the context's error.
+func (e *ShutdownError) Unwrap() error { return e.Err }

@@ -1,0 +1,285 @@
+package mailbox
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+const minSlots = 8
+
+// A Lane carries the messages of one interest to all who have it. Create one with NewLane.
+//
+// Invariant: a sharer's unread items are ring[pos:head), so head-pos <= len(slots) for every sharer. A sharer with more than the
+// bound unread, not counting its own, is not a sharer for long: it is given a queue.
+//
+// Invariant: a sharer that sleeps has nothing unread but messages of its own. So its cursor says nothing, and is set when it wakes.
+//
+// Invariant: while senders wait, full counts the readers they wait for, and each of those lowers it when it is no longer
+// full; at zero the first waiters are woken. A waiter that is woken either appends or waits again at the front, and
+// whoever leaves the waiting list passes on what room is left, so no wake is lost.
+type Lane[T any] struct {
+	id    uint64 // order of age; lanes on a route are sorted by it
+	graph *Graph[T]
+	bound uint64 // of every sharer
+	batch int    // most items of one claim
+
+	watched atomic.Bool // senders wait: drainers report each message they finish
+
+	mu      sync.Mutex // guards all below
+	plain   bool       // sharers only: the straight way may be tried
+	slots   []Item[T]  // the ring; its length is a power of two
+	head    uint64     // the next position to write
+	limit   uint64     // up to here head may go without looking at the sharers
+	clean   uint64     // ring positions below are zeroed
+	sharers []*Reader[T]
+	busy    int // sharers[:busy] are being drained, sharers[busy:] sleep
+	queues  []*Queue[T]
+	leaving []leaver[T]
+	full    int
+	waiters []*waiter[T]
+}
+
+// NewLane returns a lane for readers that may be bound messages behind.
+func (g *Graph[T]) NewLane(bound int) *Lane[T] {
+	return &Lane[T]{id: g.lanes.Add(1), graph: g, bound: uint64(bound), batch: batchFor(bound)}
+}
+
+// batchFor bounds what one claim takes in hand: a quarter of the mailbox, so that a reader that stands still holds few
+// messages that can no longer give way, and MaxBatch, past which more does not pay.
+func batchFor(bound int) int { return min(max(bound/4, 1), MaxBatch) }
+
+// MaxBatch is the most items a Claim returns.
+const MaxBatch = 128
+
+// Append adds it for every reader of the lane but the sender's own and reports how many that are. It does nothing and returns
+// false when the way is not straight: somebody is full, or has a queue. Then AppendSlow is to be called. own is
+// the sending pod's reader, which may be on this lane or not, or nil.
+func (l *Lane[T]) Append(it *Item[T], own *Reader[T]) (int, bool) {
+	l.mu.Lock()
+	if !l.plain || l.head >= l.limit {
+		l.mu.Unlock()
+		return 0, false
+	}
+	var w wakes[T]
+	n := l.write(it, own, &w)
+	l.mu.Unlock()
+	if w.one != nil {
+		w.run()
+	}
+	return n, true
+}
+
+// write puts it on the ring, where there is room.
+func (l *Lane[T]) write(it *Item[T], own *Reader[T], w *wakes[T]) int {
+	n := len(l.sharers)
+	l.slots[l.head&uint64(len(l.slots)-1)] = *it
+	l.head++
+	if own != nil && own.q == nil && !own.gone && own.lane.Load() == l {
+		own.own++
+		n--
+	}
+	if l.busy < len(l.sharers) {
+		l.wakeSharers(it.From, w)
+	}
+	return n
+}
+
+// wakeSharers wakes all sleeping sharers but from's, to read what was written last.
+func (l *Lane[T]) wakeSharers(from uint64, w *wakes[T]) {
+	for i := l.busy; i < len(l.sharers); i++ {
+		r := l.sharers[i]
+		if r.owner == from {
+			continue
+		}
+		l.swap(i, l.busy)
+		l.busy++
+		r.pos, r.own = l.head-1, 0
+		r.active = 1
+		w.add(r)
+	}
+}
+
+func (l *Lane[T]) swap(i, j int) {
+	if i == j {
+		return
+	}
+	a, b := l.sharers[i], l.sharers[j]
+	l.sharers[i], l.sharers[j] = b, a
+	a.idx, b.idx = int32(j), int32(i)
+}
+
+// look finds out who is full and sets full and limit. Sharers that are behind only by messages of their own get a queue, into which
+// those do not go.
+func (l *Lane[T]) look() {
+	l.full = 0
+	if len(l.sharers) > 0 && l.head >= l.limit {
+		l.lookAtRing()
+	}
+	for _, q := range l.queues {
+		if q.full() {
+			l.full++
+		}
+	}
+}
+
+func (l *Lane[T]) lookAtRing() {
+	low := l.head
+	for i := 0; i < l.busy; i++ {
+		r := l.sharers[i]
+		if behind := l.head - r.pos; behind >= l.bound {
+			if behind-uint64(r.own) < l.bound {
+				l.demote(r)
+				i--
+				continue
+			}
+			l.full++
+		}
+		low = min(low, r.pos)
+	}
+	if len(l.sharers) == 0 {
+		return
+	}
+	if l.head-low >= uint64(len(l.slots)) && uint64(len(l.slots)) < l.bound {
+		l.slots = grow(l.slots, low, l.head)
+	}
+	l.limit = low + min(l.bound, uint64(len(l.slots)))
+}
+
+// grow doubles a ring that holds [low, head).
+func grow[T any](slots []Item[T], low, head uint64) []Item[T] {
+	bigger := make([]Item[T], max(2*len(slots), minSlots))
+	for p := low; p != head; p++ {
+		bigger[p&uint64(len(bigger)-1)] = slots[p&uint64(len(slots)-1)]
+	}
+	return bigger
+}
+
+// tidy lets go of messages that everybody has read. It is called when no sharer is busy.
+func (l *Lane[T]) tidy() {
+	if n := uint64(len(l.slots)); l.head-l.clean >= n {
+		clear(l.slots)
+	} else {
+		a, b := l.clean&(n-1), l.head&(n-1)
+		if a <= b {
+			clear(l.slots[a:b])
+		} else {
+			clear(l.slots[a:])
+			clear(l.slots[:b])
+		}
+	}
+	l.clean = l.head
+}
+
+// share makes r read from the ring, from now on.
+func (l *Lane[T]) share(r *Reader[T]) {
+	if len(l.sharers) == 0 { // nobody read the ring meanwhile: all in it is old
+		l.limit = l.head
+		l.clean = l.head
+	}
+	r.q, r.pos, r.own = nil, l.head, 0
+	r.idx = int32(len(l.sharers))
+	l.sharers = append(l.sharers, r)
+	if r.active > 0 {
+		l.swap(int(r.idx), l.busy)
+		l.busy++
+	}
+	l.changed()
+}
+
+// unshare takes r off the ring.
+func (l *Lane[T]) unshare(r *Reader[T]) {
+	if r.active > 0 {
+		l.busy--
+		l.swap(int(r.idx), l.busy)
+	}
+	last := len(l.sharers) - 1
+	l.swap(int(r.idx), last)
+	l.sharers[last] = nil
+	l.sharers = l.sharers[:last]
+	if l.busy == 0 && len(l.slots) > 0 {
+		l.tidy()
+	}
+	if last == 0 {
+		l.slots = nil
+	}
+	l.limit = min(l.limit, l.head) // the next append looks again
+	l.changed()
+}
+
+// demote gives sharer r a queue with its unread messages.
+func (l *Lane[T]) demote(r *Reader[T]) *Queue[T] {
+	q := l.newQueue(r.cfg)
+	q.detached = true
+	for p := r.pos; p != l.head; p++ {
+		it := &l.slots[p&uint64(len(l.slots)-1)]
+		if it.From != r.owner && !r.skips(it) {
+			q.enqueue(it)
+		}
+	}
+	l.unshare(r)
+	q.adopt(r)
+	l.addQueue(q)
+	return q
+}
+
+func (l *Lane[T]) addQueue(q *Queue[T]) {
+	q.lane = l
+	q.idx = len(l.queues)
+	l.queues = append(l.queues, q)
+	l.changed()
+}
+
+func (l *Lane[T]) removeQueue(q *Queue[T]) {
+	last := len(l.queues) - 1
+	l.queues[q.idx] = l.queues[last]
+	l.queues[q.idx].idx = q.idx
+	l.queues[last] = nil
+	l.queues = l.queues[:last]
+	l.changed()
+}
+
+func (l *Lane[T]) changed() {
+	l.plain = len(l.queues) == 0 && len(l.leaving) == 0 && len(l.sharers) > 0
+}
+
+// released is told that a reader that was full no longer is.
+func (l *Lane[T]) released() {
+	if l.full > 0 {
+		l.full--
+		if l.full == 0 {
+			l.pass()
+		}
+	}
+}
+
+// pass wakes as many waiting senders as there is room for.
+func (l *Lane[T]) pass() {
+	if len(l.waiters) == 0 {
+		return
+	}
+	l.look()
+	if l.full > 0 {
+		return
+	}
+	room := l.bound
+	if len(l.sharers) > 0 {
+		room = l.limit - l.head
+	}
+	for _, q := range l.queues {
+		if q.waits() {
+			room = min(room, q.bound-q.count)
+		}
+	}
+	l.wakeWaiters(int(max(room, 1)))
+}
+
+func (l *Lane[T]) wakeWaiters(n int) {
+	n = min(n, len(l.waiters))
+	for _, w := range l.waiters[:n] {
+		w.signal()
+	}
+	rest := copy(l.waiters, l.waiters[n:])
+	clear(l.waiters[rest:])
+	l.waiters = l.waiters[:rest]
+	l.watched.Store(rest > 0)
+}

@@ -1,0 +1,244 @@
+package mailbox
+
+// A Queue is a ring for one reader, or for the members of one group.
+//
+// Invariant: slots[pos&mask] holds an item that nobody has taken, or pos == head.
+// Invariant: count items in [pos, head) are not taken; count <= cap.
+type Queue[T any] struct {
+	lane       *Lane[T]
+	idx        int // in lane.queues
+	slots      []Item[T]
+	pos, head  uint64
+	count      uint64
+	bound, cap uint64
+	policy     Policy
+	detached   bool // its reader goes back to the ring when it has caught up
+	lagging    bool // its readers stalled and have not caught up
+	group      bool
+	mixed      bool // members want different things
+	members    []*Reader[T]
+	spare      int // drainers that could be woken: sum of width-active over members
+	next       int // member to begin with when looking for one to wake
+	lag        Lag[T]
+	lagAt      uint64 // where in the order the lag is to be told
+	tally      *Tally
+	ownTally   Tally
+	seen       seen
+}
+
+// Tally counts what a reader lost.
+type Tally struct {
+	Dropped uint64 // messages
+	Lags    uint64 // times it began to lose some
+}
+
+func (l *Lane[T]) newQueue(c *Config) *Queue[T] {
+	q := &Queue[T]{lane: l, bound: uint64(c.Bound), cap: uint64(c.Cap), policy: c.Policy}
+	q.tally = &q.ownTally
+	return q
+}
+
+// adopt makes r a reader of q.
+func (q *Queue[T]) adopt(r *Reader[T]) {
+	r.q = q
+	q.members = append(q.members, r)
+	q.spare += r.cfg.Width - int(r.active)
+	if !q.group {
+		q.tally = &r.tally
+	}
+}
+
+func (q *Queue[T]) disown(r *Reader[T]) {
+	for i, m := range q.members {
+		if m == r {
+			last := len(q.members) - 1
+			copy(q.members[i:], q.members[i+1:])
+			q.members[last] = nil
+			q.members = q.members[:last]
+			q.spare -= r.cfg.Width - int(r.active)
+			return
+		}
+	}
+}
+
+// waits reports whether a full q makes senders wait.
+func (q *Queue[T]) waits() bool { return q.policy <= Block && !q.lagging }
+
+// full reports whether senders have to wait for q.
+func (q *Queue[T]) full() bool { return q.count >= q.bound && q.waits() }
+
+// wanted reports whether a member can take it.
+func (q *Queue[T]) wanted(it *Item[T]) bool {
+	for _, m := range q.members {
+		if m.owner != it.From && (!q.mixed || m.wants(it)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (q *Queue[T]) enqueue(it *Item[T]) {
+	if q.head-q.pos == uint64(len(q.slots)) {
+		q.slots = grow(q.slots, q.pos, q.head)
+	}
+	q.slots[q.head&uint64(len(q.slots)-1)] = *it
+	q.head++
+	q.count++
+}
+
+// push adds it as the policy and the mode say.
+func (q *Queue[T]) push(it *Item[T], mode Mode, o *Outcome[T]) {
+	if !q.wanted(it) {
+		return
+	}
+	switch {
+	case q.count < q.bound:
+	case q.lagging, q.policy == DropOldest, mode == Shed && q.waits():
+		q.dropOldest()
+	case q.policy >= DropNewest, mode == drop:
+		q.lost(it, q.head)
+		if q.policy != DropNewest {
+			o.Missed = append(o.Missed, q.members[0])
+		}
+		return
+	case q.count >= q.cap: // forced
+		q.dropOldest()
+	}
+	q.enqueue(it)
+	o.N++
+	if o.Targets != nil {
+		*o.Targets = append(*o.Targets, Target[T]{append([]*Reader[T](nil), q.members...)})
+	}
+	if q.spare > 0 {
+		q.wake(it, &o.wakes)
+	}
+}
+
+// wake wakes one sleeping member that can take it.
+func (q *Queue[T]) wake(it *Item[T], w *wakes[T]) {
+	for i := range q.members {
+		m := q.members[(q.next+i)%len(q.members)]
+		if int(m.active) < m.cfg.Width && m.owner != it.From && (!q.mixed || m.wants(it)) {
+			m.active++
+			q.spare--
+			q.next = (q.next + i + 1) % len(q.members)
+			w.add(m)
+			return
+		}
+	}
+}
+
+// dropOldest makes room for one.
+func (q *Queue[T]) dropOldest() {
+	s := &q.slots[q.pos&uint64(len(q.slots)-1)]
+	it := *s
+	q.remove(s)
+	q.lost(&it, q.pos)
+}
+
+// lost counts it and remembers where in the order to tell of it.
+func (q *Queue[T]) lost(it *Item[T], at uint64) {
+	q.tally.Dropped++
+	if q.lag.Count == 0 {
+		q.tally.Lags++
+		q.lag.From = it.Val
+		q.lagAt = at
+	}
+	q.lag.Count++
+	q.lag.To = it.Val
+}
+
+// remove takes the item in slot s out of the queue.
+func (q *Queue[T]) remove(s *Item[T]) {
+	*s = Item[T]{From: taken}
+	q.count--
+	for q.pos != q.head {
+		s := &q.slots[q.pos&uint64(len(q.slots)-1)]
+		if s.From != taken {
+			return
+		}
+		s.From = 0
+		q.pos++
+	}
+}
+
+// dueLag returns what the readers have lost if the order has come to it.
+func (q *Queue[T]) dueLag() (lag Lag[T]) {
+	if q.lag.Count > 0 && (q.pos >= q.lagAt || q.count == 0) {
+		lag, q.lag = q.lag, lag
+	}
+	return lag
+}
+
+// take moves up to len(buf) items to buf, one if several compete for them.
+func (q *Queue[T]) take(r *Reader[T], buf []Item[T]) int {
+	wasFull := q.full()
+	n := 0
+	if q.group || r.cfg.Width > 1 {
+		for p := q.pos; p != q.head; p++ {
+			s := &q.slots[p&uint64(len(q.slots)-1)]
+			if s.From == taken || s.From == r.owner || q.mixed && !r.wants(s) {
+				continue
+			}
+			buf[0] = *s
+			n = 1
+			q.remove(s)
+			break
+		}
+	} else {
+		end := q.head
+		if q.lag.Count > 0 && q.lagAt > q.pos {
+			end = q.lagAt
+		}
+		for n < len(buf) && q.pos != end {
+			s := &q.slots[q.pos&uint64(len(q.slots)-1)]
+			if !r.skips(s) {
+				buf[n] = *s
+				n++
+			}
+			*s = Item[T]{}
+			q.pos++
+			q.count--
+		}
+	}
+	if wasFull && !q.full() {
+		q.lane.released()
+	}
+	return n
+}
+
+// rest returns what has not been taken.
+func (q *Queue[T]) rest() (rest []Item[T]) {
+	for p := q.pos; p != q.head; p++ {
+		if it := &q.slots[p&uint64(len(q.slots)-1)]; it.From != taken {
+			rest = append(rest, *it)
+		}
+	}
+	return rest
+}
+
+// purge drops what no member can take any more, and reports how many that were.
+func (q *Queue[T]) purge() int {
+	n := 0
+	for p := q.pos; p != q.head; p = max(p+1, q.pos) {
+		s := &q.slots[p&uint64(len(q.slots)-1)]
+		if s.From != taken && !q.wanted(s) {
+			it := *s
+			q.remove(s)
+			q.lost(&it, p)
+			n++
+		}
+	}
+	return n
+}
+
+// caughtUp is called when q is empty and its reader about to sleep.
+func (q *Queue[T]) caughtUp() {
+	q.lagging = false
+	if q.detached {
+		r := q.members[0]
+		q.disown(r)
+		q.lane.removeQueue(q)
+		q.lane.share(r)
+	}
+}

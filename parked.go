@@ -1,0 +1,142 @@
+package gravbus
+
+import (
+	"container/list"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// parked brings together replies that name the message they answer by UUID alone, and the receipts of those messages. A receipt is known here while
+// somebody waits on it; replies that come before are kept for it.
+type parked struct {
+	mu      sync.Mutex // guards all below
+	waiting map[uuid.UUID]*known
+	early   map[uuid.UUID][]*list.Element // values are earlyReply, elements of order
+	order   list.List                     // of all early replies, oldest first
+	lasting list.List                     // of *replyWait by OnReply, oldest first; elements are values of known.lasting
+	lost    uint64                        // early replies that had to go
+}
+
+// known is a message whose receipts are waited on.
+type known struct {
+	box     *replies
+	waits   int
+	lasting map[*replyWait]*list.Element
+}
+
+type earlyReply struct {
+	id    uuid.UUID
+	reply reply
+}
+
+type lastingWait struct {
+	id uuid.UUID
+	w  *replyWait
+}
+
+// register makes replies to r's message known by UUID find box. Each call is undone by unregister.
+func (k *parked) register(r *Receipt, box *replies) {
+	k.mu.Lock()
+	k.know(r.id, box).waits++
+	early := k.takeEarly(r.id)
+	k.mu.Unlock()
+	bus := r.pod.Load().bus
+	for _, rep := range early {
+		box.deliver(bus, rep)
+	}
+}
+
+func (k *parked) unregister(id uuid.UUID) {
+	k.mu.Lock()
+	k.waiting[id].waits--
+	k.tidy(id)
+	k.mu.Unlock()
+}
+
+// registerLasting is register for a wait that ends by forget, or when there are too many.
+func (k *parked) registerLasting(r *Receipt, box *replies, w *replyWait) {
+	k.register(r, box)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known := k.waiting[r.id]
+	known.waits--
+	if known.lasting == nil {
+		known.lasting = map[*replyWait]*list.Element{}
+	}
+	known.lasting[w] = k.lasting.PushBack(lastingWait{r.id, w})
+	if k.lasting.Len() > MaxParkedReplies {
+		oldest := k.lasting.Front().Value.(lastingWait)
+		k.forgetLocked(oldest.id, oldest.w)
+	}
+}
+
+func (k *parked) forget(id uuid.UUID, w *replyWait) {
+	k.mu.Lock()
+	k.forgetLocked(id, w)
+	k.mu.Unlock()
+}
+
+func (k *parked) forgetLocked(id uuid.UUID, w *replyWait) {
+	if known := k.waiting[id]; known != nil {
+		if e := known.lasting[w]; e != nil {
+			k.lasting.Remove(e)
+			delete(known.lasting, w)
+			k.tidy(id)
+		}
+	}
+}
+
+func (k *parked) know(id uuid.UUID, box *replies) *known {
+	known_ := k.waiting[id]
+	if known_ == nil {
+		known_ = &known{box: box}
+		if k.waiting == nil {
+			k.waiting = map[uuid.UUID]*known{}
+		}
+		k.waiting[id] = known_
+	}
+	return known_
+}
+
+func (k *parked) tidy(id uuid.UUID) {
+	if known := k.waiting[id]; known.waits == 0 && len(known.lasting) == 0 {
+		delete(k.waiting, id)
+	}
+}
+
+func (k *parked) takeEarly(id uuid.UUID) (early []reply) {
+	for _, e := range k.early[id] {
+		early = append(early, k.order.Remove(e).(earlyReply).reply)
+	}
+	delete(k.early, id)
+	return early
+}
+
+// deliver brings a reply to the receipts of message id, or keeps it for them.
+func (k *parked) deliver(bus *Bus, id uuid.UUID, rep reply) {
+	k.mu.Lock()
+	if known := k.waiting[id]; known != nil {
+		k.mu.Unlock()
+		known.box.deliver(bus, rep)
+		return
+	}
+	if k.early == nil {
+		k.early = map[uuid.UUID][]*list.Element{}
+	}
+	k.early[id] = append(k.early[id], k.order.PushBack(earlyReply{id, rep}))
+	if k.order.Len() > MaxParkedReplies {
+		k.lost++
+		oldest := k.order.Remove(k.order.Front()).(earlyReply).id
+		if k.early[oldest] = k.early[oldest][1:]; len(k.early[oldest]) == 0 {
+			delete(k.early, oldest)
+		}
+	}
+	k.mu.Unlock()
+}
+
+func (k *parked) lostCount() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lost
+}

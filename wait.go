@@ -1,0 +1,368 @@
+package gravbus
+
+import (
+	"context"
+	"iter"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gravbus/gravbus/internal/route"
+)
+
+// MaxUnclaimed is how many replies to a pod's messages are kept for its next WaitOn, WaitUntil or Wait, if the pod has no handler and nobody waits on
+// the receipt. The oldest go first; their receipts still have them.
+const MaxUnclaimed = 64
+
+// A TimeoutFunc starts a timeout and returns the channel that tells when it is over. A nil TimeoutFunc, and a nil channel, never fire.
+type TimeoutFunc func() <-chan time.Time
+
+// Timeout is a timeout of so many seconds; zero or less never fires.
+func Timeout(seconds int) TimeoutFunc { return TimeoutAfter(time.Duration(seconds) * time.Second) }
+
+// TimeoutAfter is a timeout of any duration; zero or less never fires.
+func TimeoutAfter(d time.Duration) TimeoutFunc {
+	if d <= 0 {
+		return nil
+	}
+	return func() <-chan time.Time { return time.After(d) }
+}
+
+func (t TimeoutFunc) start() <-chan time.Time {
+	if t == nil {
+		return nil
+	}
+	return t()
+}
+
+// call calls fn, and turns a panic into a *PanicError.
+func call(fn MsgFunc, msg Message) (err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			if v := recover(); v != nil {
+				err = &PanicError{Value: v, Stack: debug.Stack()}
+			}
+		}
+	}()
+	err = fn(msg)
+	returned = true
+	return err
+}
+
+// A wait is a temporary receiver of a pod, beside its handler: it has a mailbox of its own.
+type wait struct {
+	pod    *Pod
+	use    *laneUse
+	reader reader
+	fn     MsgFunc       // called by a drainer; nil if the items are pulled
+	start  func()        // drain
+	wake   chan struct{} // capacity 1: there is something to pull
+	result chan error    // capacity 1: what fn returned in the end
+	once   sync.Once
+}
+
+// Wake starts a drainer, which ends when the mailbox is empty, or tells the puller.
+func (w *wait) Wake() {
+	w.pod.bus.began()
+	if w.fn != nil {
+		go w.start()
+		return
+	}
+	w.wake <- struct{}{}
+}
+
+// newWait makes p receive what the patterns and its filters let through. With held that does not begin before the reader's Begin.
+func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
+	if err := checkPatterns(patterns); err != nil {
+		return nil, err
+	}
+	if len(patterns) == 0 {
+		patterns = []string{">"}
+	}
+	w := &wait{pod: p, fn: fn, wake: make(chan struct{}, 1), result: make(chan error, 1)}
+	w.start = w.drain
+	mail := *p.mail
+	mail.Width = 1
+	w.reader.Init(p.id, &mail, w)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Load() != podOpen {
+		return nil, p.closedErr()
+	}
+	interest := route.Interest{Allow: patterns, Deny: p.denied}
+	b := p.bus
+	b.mu.Lock()
+	w.use = b.joinLocked(laneKey{interest.Key(), mail.Bound, true}, interest, false)
+	b.mu.Unlock()
+	w.reader.Attach(w.use.lane, true, held)
+	x := p.extra()
+	if x.waits == nil {
+		x.waits = map[*wait]bool{}
+	}
+	x.waits[w] = true
+	return w, nil
+}
+
+// end makes w receive no more.
+func (w *wait) end() {
+	w.once.Do(func() {
+		w.reader.Remove()
+		w.pod.bus.leave(w.use)
+		if w.fn == nil || !w.reader.Active() {
+			w.forget()
+		}
+	})
+}
+
+func (w *wait) forget() {
+	w.pod.mu.Lock()
+	delete(w.pod.extras.waits, w)
+	w.pod.mu.Unlock()
+}
+
+// drain calls fn until it wants a message, or there are no more.
+func (w *wait) drain() {
+	b := batches.Get().(*batch)
+	claimed := true
+	defer func() {
+		if claimed { // fn called runtime.Goexit
+			w.finish(&PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
+			w.claim(b) // nothing: the reader is removed
+		}
+		w.forgetIfEnded()
+		w.pod.bus.ended()
+	}()
+	for {
+		n := w.claim(b)
+		if n == 0 {
+			break
+		}
+		for i := range n {
+			if w.refuses(b.items[i].Val) {
+				continue
+			}
+			err := call(w.fn, b.items[i].Val)
+			if w.reader.Watched() {
+				w.reader.Progress()
+			}
+			if err != ErrMsgNotWanted {
+				w.finish(err)
+				break
+			}
+		}
+		clear(b.items[:n])
+	}
+	claimed = false
+	batches.Put(b)
+}
+
+// finish ends the wait with a result.
+func (w *wait) finish(err error) {
+	select {
+	case w.result <- err:
+	default:
+	}
+	w.end()
+}
+
+func (w *wait) forgetIfEnded() {
+	if w.reader.Gone() {
+		w.forget()
+	}
+}
+
+// claim takes what has come. A notice of lag comes as a message.
+func (w *wait) claim(b *batch) int {
+	n, lag := w.reader.Claim(b.items[:])
+	if lag.Count > 0 {
+		b.items[0] = item{Val: w.pod.lagged(MsgTypeLagged, lag)}
+		n = 1
+		w.pod.emitLagged(lag)
+	}
+	return n
+}
+
+func (w *wait) refuses(msg Message) bool {
+	w.pod.mu.Lock()
+	uuids := w.pod.extras.uuids
+	w.pod.mu.Unlock()
+	return uuids != nil && uuids[msg.UUID()]
+}
+
+// WaitOn calls fn with every message that comes from now on, of whatever type, except the pod's own and those that FilterType and FilterUUID refuse, one
+// at a time, until fn returns something other than ErrMsgNotWanted, and returns that. It does not touch the pod's handler, which gets its messages all the same.
+// A reply to one of the pod's messages that came before, and that neither a handler nor a receipt has taken, is offered first.
+// fn runs in a goroutine of its own; a panic in it is returned as a *PanicError. ErrDisconnected and ErrClosed end the wait too.
+func (p *Pod) WaitOn(fn MsgFunc) error { return p.WaitUntil(nil, fn) }
+
+// WaitUntil is WaitOn with a limit: it returns ErrWaitTimeout when that is over, on time even if fn is running. That call of fn then goes on, and its
+// result is dropped.
+func (p *Pod) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
+	if fn == nil {
+		return ErrNilHandler
+	}
+	over := timeout.start()
+	early := p.takeUnclaimed()
+	w, err := p.newWait(nil, fn, len(early) > 0)
+	if err != nil {
+		return err
+	}
+	defer w.end()
+	if len(early) > 0 && !p.bus.helpers.run(func() { w.offer(early) }) {
+		w.reader.Begin(nil, 0)
+	}
+	select {
+	case err := <-w.result:
+		return err
+	case <-over:
+		return ErrWaitTimeout
+	case <-p.done():
+		return p.closedErr()
+	}
+}
+
+// offer calls fn with replies that came before the wait, and then lets it begin.
+func (w *wait) offer(early []unclaimed) {
+	defer w.reader.Begin(nil, 0)
+	for _, u := range early {
+		if !u.box.has(u.n) {
+			continue
+		}
+		if err := call(w.fn, u.msg); err != ErrMsgNotWanted {
+			u.box.take(u.n)
+			w.finish(err)
+			return
+		}
+	}
+}
+
+// Wait returns the next message that comes from now on, of a type that matches one of the patterns, or of any type if there are none. Otherwise it is as WaitOn.
+// It returns the context's error when that ends first. For one message after the other Messages is the better choice: it misses none between.
+func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
+	w, err := p.newWait(patterns, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	defer w.end()
+	for _, u := range p.takeUnclaimed() {
+		if len(patterns) == 0 || (route.Interest{Allow: patterns}).Match(u.msg.Type()) {
+			if u.box.take(u.n) {
+				return u.msg, nil
+			}
+		}
+	}
+	for msg := range w.pull(ctx) {
+		return msg, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return nil, p.closedErr()
+}
+
+// Messages yields the messages that come from when the loop begins, of types that match one of the patterns, or of any type if there are none, except the pod's own and
+// those that FilterType and FilterUUID refuse. It ends when ctx ends, when the pod is disconnected, or when the loop is left. It has a mailbox
+// like the pod's own, so a slow loop slows down senders in the same way. It does not touch the pod's handler. If a pattern is invalid, or the pod is disconnected, it
+// yields nothing.
+func (p *Pod) Messages(ctx context.Context, patterns ...string) iter.Seq[Message] {
+	return func(yield func(Message) bool) {
+		w, err := p.newWait(patterns, nil, false)
+		if err != nil {
+			return
+		}
+		defer w.end()
+		for msg := range w.pull(ctx) {
+			p.stats.delivered.Add(1)
+			if !yield(msg) {
+				return
+			}
+		}
+	}
+}
+
+// pull yields what comes, until ctx or the pod ends.
+func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
+	return func(yield func(Message) bool) {
+		b := new(batch)
+		done := w.pod.done()
+		awake := false
+		defer func() {
+			w.end()
+			if !awake {
+				if !w.reader.Active() {
+					return
+				}
+				<-w.wake // somebody is about to
+			}
+			w.claim(b) // nothing, as the reader is removed
+			w.pod.bus.ended()
+		}()
+		for ctx.Err() == nil {
+			select {
+			case <-w.wake:
+				awake = true
+			case <-ctx.Done():
+				return
+			case <-done:
+				return
+			}
+			for {
+				n := w.claim(b)
+				if n == 0 {
+					break
+				}
+				for i := range n {
+					if ctx.Err() != nil {
+						return
+					}
+					if !w.refuses(b.items[i].Val) && !yield(b.items[i].Val) {
+						return
+					}
+					if w.reader.Watched() {
+						w.reader.Progress()
+					}
+				}
+				clear(b.items[:n])
+			}
+			awake = false
+			w.pod.bus.ended()
+		}
+	}
+}
+
+// unclaimed is a reply that nobody waited for.
+type unclaimed struct {
+	box *replies
+	n   uint64
+	msg Message
+}
+
+// keepUnclaimed remembers a reply for the next wait, if the pod has no handler that could have seen it.
+func (p *Pod) keepUnclaimed(u unclaimed) {
+	if h := p.handler.Load(); h != nil && h.fn != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Load() != podOpen {
+		return
+	}
+	x := p.extra()
+	if len(x.unclaimed) == MaxUnclaimed {
+		x.unclaimed = slices.Delete(x.unclaimed, 0, 1)
+	}
+	x.unclaimed = append(x.unclaimed, u)
+}
+
+func (p *Pod) takeUnclaimed() []unclaimed {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.extras == nil {
+		return nil
+	}
+	all := p.extras.unclaimed
+	p.extras.unclaimed = nil
+	return all
+}
