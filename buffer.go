@@ -18,11 +18,12 @@ type Buffer struct {
 	limit    int
 	maxBytes int
 	maxAge   time.Duration
+	owned    bool // by a bus, which alone may push
 
-	mu    sync.Mutex // guards all below
-	slots []slot     // a ring; its length is a power of two
-	first uint64     // sequence number of the oldest
-	next  uint64     // sequence number that the next one gets. The first is 1
+	mu    *sync.Mutex // guards all below; a bus's mailboxes share it
+	slots []slot      // a ring; its length is a power of two
+	first uint64      // sequence number of the oldest
+	next  uint64      // sequence number that the next one gets. The first is 1
 	bytes int
 	turn  uint64 // what Next returns next
 }
@@ -33,10 +34,17 @@ type slot struct {
 	size int
 }
 
+// paddedMutex has a cache line of its own: it is taken at every Send and every claim.
+type paddedMutex struct {
+	sync.Mutex
+	_ [56]byte
+}
+
 // A BufferOption is a bound of a Buffer.
 type BufferOption func(*Buffer)
 
-// MaxBytes bounds a buffer to n bytes, DefaultReplayBytes unless n is positive. A message counts with the length of its data and 144 bytes.
+// MaxBytes bounds a buffer to n bytes, DefaultReplayBytes unless n is positive. A message counts with the length of its data and
+// 144 bytes; a typed payload (NewTyped) counts as no data.
 func MaxBytes(n int) BufferOption {
 	return func(b *Buffer) {
 		if n > 0 {
@@ -55,7 +63,7 @@ func NewBuffer(limit int, opts ...BufferOption) *Buffer {
 	if limit <= 0 {
 		limit = DefaultReplay
 	}
-	b := &Buffer{limit: limit, maxBytes: DefaultReplayBytes, first: 1, next: 1, turn: 1}
+	b := &Buffer{mu: &new(paddedMutex).Mutex, limit: limit, maxBytes: DefaultReplayBytes, first: 1, next: 1, turn: 1}
 	for _, o := range opts {
 		if o != nil {
 			o(b)
@@ -64,26 +72,29 @@ func NewBuffer(limit int, opts ...BufferOption) *Buffer {
 	return b
 }
 
-// Push adds msg, and lets the oldest go if there are too many now. It returns ErrNilMessage for nil.
+// Push adds msg, and lets the oldest go if there are too many now. It returns ErrNilMessage for nil, and ErrBusBuffer if the buffer is a bus's.
 func (b *Buffer) Push(msg Message) error {
 	if isNil(msg) {
 		return ErrNilMessage
 	}
-	b.push(msg, 0)
+	if b == nil || b.owned {
+		return ErrBusBuffer
+	}
+	size := sizeOf(msg)
+	b.mu.Lock()
+	b.push(msg, size, 0)
+	b.mu.Unlock()
 	return nil
 }
 
-// push adds msg and returns its sequence number.
-func (b *Buffer) push(msg Message, from uint64) uint64 {
-	size := sizeOf(msg)
-	b.mu.Lock()
+// push adds msg, which counts size, and returns its sequence number. The caller holds b.mu.
+func (b *Buffer) push(msg Message, size int, from uint64) uint64 {
 	seq := b.next
 	b.next++
 	b.bytes += size
 	for b.next-b.first > uint64(b.limit) || b.bytes > b.maxBytes {
 		if b.first == seq { // larger than the buffer
 			b.first, b.bytes = b.next, 0
-			b.mu.Unlock()
 			return seq
 		}
 		b.evict()
@@ -95,7 +106,6 @@ func (b *Buffer) push(msg Message, from uint64) uint64 {
 	if b.maxAge > 0 {
 		b.expire()
 	}
-	b.mu.Unlock()
 	return seq
 }
 
@@ -125,10 +135,18 @@ func (b *Buffer) grow(end uint64) {
 }
 
 // Limit returns how many messages the buffer holds at most.
-func (b *Buffer) Limit() int { return b.limit }
+func (b *Buffer) Limit() int {
+	if b == nil {
+		return 0
+	}
+	return b.limit
+}
 
 // Len returns how many messages the buffer holds.
 func (b *Buffer) Len() int {
+	if b == nil {
+		return 0
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.maxAge > 0 {
@@ -139,6 +157,9 @@ func (b *Buffer) Len() int {
 
 // Next returns one message after the other, oldest first, and begins again after the latest. It returns nil if the buffer is empty.
 func (b *Buffer) Next() Message {
+	if b == nil {
+		return nil
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.maxAge > 0 {
@@ -219,6 +240,9 @@ func after(slots []slot, uuid string) ([]slot, bool) {
 
 // snapshot returns a copy of what the buffer holds, and the sequence number of the latest message ever pushed.
 func (b *Buffer) snapshot() ([]slot, uint64) {
+	if b == nil {
+		return nil, 0
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.maxAge > 0 {

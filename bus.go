@@ -35,26 +35,32 @@ type Bus struct {
 	log         logrus.FieldLogger
 	maxSize     int
 	podDefaults podConfig
-	plainPod    mailbox.Config // shared by all pods connected without options
-	buffer      *Buffer        // nil: no replay
+	plainPod    mailbox.Config          // shared by all pods connected without options
+	buffer      *Buffer                 // nil: no replay
+	graph       *mailbox.Graph[Message] // who waits for whom
+	closing     chan struct{}           // closed when Close begins
+	state       atomic.Int32
+	routes      route.Table[*lane] // which lanes a type goes to
 
-	state                             atomic.Int32
-	closing                           chan struct{}           // closed when Close begins
-	graph                             *mailbox.Graph[Message] // who waits for whom
-	routes                            route.Table[*lane]      // which lanes a type goes to
-	parked                            parked                  // replies known by UUID alone
-	helpers                           helpers                 // goroutines that belong to no pod
-	working                           atomic.Int64            // pods and waits that have something to do
-	idle                              chan struct{}           // capacity 1; signalled at zero while draining
-	pods                              podSet                  //
-	polls                             polls                   // RequestAlls in progress
-	sent                              atomic.Uint64           // messages, when there is no buffer that counts them
-	gone                              counts                  // of pods that have gone
+	_ [64]byte // above is read at every Send, below is written often
+
+	working                           atomic.Int64  // handlers and wait functions that run or are about to
+	looping                           atomic.Int64  // loops over Messages that have something to do
+	insideWork, insideLoops           atomic.Int64  // those of them who wait for the bus to drain
+	drainMu                           sync.Mutex    // guards drain
+	drain                             chan struct{} // closed at the next progress; nil if nobody waits
+	sent                              atomic.Uint64 // messages, when there is no buffer that counts them
+	parked                            parked        // replies known by UUID alone
+	helpers                           helpers       // goroutines that belong to no pod
+	pods                              podSet
+	polls                             polls  // RequestAlls in progress
+	gone                              counts // of pods that have gone
 	refused, repliesLost, deadLetters atomic.Uint64
 
 	mu     sync.Mutex // guards lanes and groups, and changes of routes
 	lanes  map[laneKey]*laneUse
 	groups map[string]*laneUse
+	routed map[*lane]bool // all lanes of routes
 }
 
 // laneKey says which readers share a lane: those with the same interest and bound.
@@ -87,15 +93,18 @@ func New(opts ...Option) *Bus {
 		maxSize:     c.maxSize,
 		podDefaults: defaultPodConfig(),
 		closing:     make(chan struct{}),
-		graph:       mailbox.NewGraph[Message](),
-		idle:        make(chan struct{}, 1),
 		lanes:       map[laneKey]*laneUse{},
 		groups:      map[string]*laneUse{},
+		routed:      map[*lane]bool{},
 	}
 	b.podDefaults.apply(c.podDefaults)
 	b.plainPod = b.podDefaults.mail
 	if c.replay > 0 {
 		b.buffer = NewBuffer(c.replay, c.replayOpts...)
+		b.buffer.owned = true
+		b.graph = mailbox.NewGraph[Message](b.buffer.mu)
+	} else {
+		b.graph = mailbox.NewGraph[Message](nil)
 	}
 	return b
 }
@@ -117,13 +126,9 @@ func (b *Bus) ConnectWithReplay(opts ...PodOption) *Pod {
 	return b.Connect(append([]PodOption{Replay()}, opts...)...)
 }
 
-// Buffer returns the messages that the bus keeps for replay. It is empty with a limit of 1 if replay is off.
-func (b *Bus) Buffer() *Buffer {
-	if b.buffer == nil {
-		return NewBuffer(1)
-	}
-	return b.buffer
-}
+// Buffer returns the messages that the bus keeps for replay, to be read; Push returns ErrBusBuffer. It is nil if replay is off; a nil *Buffer
+// is empty.
+func (b *Bus) Buffer() *Buffer { return b.buffer }
 
 // join finds or makes the lane for the interest, and counts the use. With fresh it is always a new one, which is not in the routes yet: publish
 // does that. The caller holds b.mu.
@@ -131,13 +136,25 @@ func (b *Bus) joinLocked(key laneKey, interest route.Interest, fresh bool) *lane
 	u := b.lanes[key]
 	if u == nil || fresh {
 		u = &laneUse{lane: b.graph.NewLane(key.bound), key: key, interest: interest}
-		b.lanes[key] = u
 		if !fresh {
-			b.routes.Add(u.lane, interest)
+			b.publishLocked(u)
 		}
 	}
 	u.uses++
 	return u
+}
+
+// publish makes a fresh lane known.
+func (b *Bus) publish(u *laneUse) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.publishLocked(u)
+}
+
+func (b *Bus) publishLocked(u *laneUse) {
+	b.routed[u.lane] = true
+	b.lanes[u.key] = u
+	b.routes.Add(u.lane, u.interest)
 }
 
 // leave undoes one join.
@@ -151,6 +168,13 @@ func (b *Bus) leave(u *laneUse) {
 		delete(b.lanes, u.key)
 	}
 	b.routes.Remove(u.lane, u.interest)
+	b.retire(u.lane)
+}
+
+// retire forgets a lane that is no longer in the routes; its count goes to the graph.
+func (b *Bus) retire(l *lane) {
+	delete(b.routed, l)
+	l.Retire()
 }
 
 // joinGroup counts one more member with the interest.
@@ -160,6 +184,7 @@ func (b *Bus) joinGroup(name string, bound int, interest route.Interest) *laneUs
 	u := b.groups[name]
 	if u == nil {
 		u = &laneUse{lane: b.graph.NewLane(bound), group: name}
+		b.routed[u.lane] = true
 		b.groups[name] = u
 	}
 	u.uses++
@@ -173,6 +198,7 @@ func (b *Bus) leaveGroup(u *laneUse, interest route.Interest) {
 	b.routes.Remove(u.lane, interest)
 	if u.uses--; u.uses == 0 {
 		delete(b.groups, u.group)
+		b.retire(u.lane)
 	}
 }
 
@@ -192,7 +218,7 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 		return p.closedErr()
 	}
 	m, ours := msg.(*message)
-	if msg == nil || ours && m == nil {
+	if ours && m == nil || !ours && isNil(msg) {
 		return ErrNilMessage
 	}
 	var typ string
@@ -201,9 +227,13 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	} else {
 		typ = msg.Type()
 	}
-	found, err := b.routes.Find(typ)
-	if err != nil {
-		return typeError(err)
+	found := p.route.Load()
+	if !b.routes.Knows(found, typ) {
+		var err error
+		if found, err = b.routes.Find(typ); err != nil {
+			return typeError(err)
+		}
+		p.route.Store(found)
 	}
 	if found.Reserved() {
 		return ErrReservedType
@@ -219,24 +249,11 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 		s.receipt = foreignReceipt(p, msg)
 	}
 	it := item{Val: msg, From: p.id}
-	if b.buffer != nil {
-		it.Seq = b.buffer.push(msg, p.id)
-	} else {
-		it.Seq = b.sent.Add(1)
-	}
-	lanes, err := b.routes.Current(found)
-	if err != nil {
-		return typeError(err)
-	}
 	var undelivered *UndeliveredError
-	for _, l := range lanes {
-		if s.targets == nil {
-			if n, ok := l.Append(&it, &p.reader); ok {
-				s.receivers += n
-				continue
-			}
-		}
-		if err := b.sendSlow(ctx, p, l, lanes, &it, s, &undelivered); err != nil {
+	found, next := b.post(&it, found, p, s)
+	lanes := found.Sinks()
+	for ; next < len(lanes); next++ {
+		if err := b.append(ctx, p, &it, found, next, s, &undelivered); err != nil {
 			return err
 		}
 	}
@@ -249,9 +266,53 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	return nil
 }
 
-func (b *Bus) sendSlow(ctx context.Context, p *Pod, l *lane, lanes []*lane, it *item, s *sending, undelivered **UndeliveredError) error {
-	o := mailbox.Outcome[Message]{Targets: s.targets}
-	l.AppendSlow(ctx, it, &p.reader, mailbox.Normal, lanes, &o)
+// post puts the message into the buffer and, while the way is straight, into its lanes: with a buffer all that takes the one mutex that they share. It
+// returns the route and how many of its lanes have the message.
+func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*route.Found[*lane], int) {
+	if b.buffer == nil {
+		found = b.routes.Refresh(found)
+		if n := len(found.Sinks()); n != 1 {
+			b.graph.CountSent(1 - n) // each lane counts
+		}
+		return found, 0
+	}
+	size := sizeOf(it.Val)
+	var wake *reader
+	next := 0
+	b.buffer.mu.Lock()
+	it.Seq = b.buffer.push(it.Val, size, it.From)
+	found = b.routes.Refresh(found)
+	if lanes := found.Sinks(); len(lanes) > 0 && s.targets == nil {
+		if n, w, ok := lanes[0].AppendLocked(it, &p.reader, false); ok {
+			s.receivers += n
+			wake = w
+			next = 1
+		}
+	}
+	b.buffer.mu.Unlock()
+	if wake != nil {
+		wake.Rouse()
+	}
+	return found, next
+}
+
+// append puts the message into one lane of its route, waiting if need be.
+func (b *Bus) append(ctx context.Context, p *Pod, it *item, found *route.Found[*lane], which int, s *sending, undelivered **UndeliveredError) error {
+	l := found.Sinks()[which]
+	if s.targets == nil {
+		l.Lock()
+		n, wake, ok := l.AppendLocked(it, &p.reader, !b.routes.Fresh(found))
+		l.Unlock()
+		if wake != nil {
+			wake.Rouse()
+		}
+		if ok {
+			s.receivers += n
+			return nil
+		}
+	}
+	o := mailbox.Outcome[Message]{Targets: s.targets, Stale: func() bool { return !b.routes.Fresh(found) }}
+	l.AppendSlow(ctx, it, &p.reader, mailbox.Normal, found.Sinks(), &o)
 	s.receivers += o.N
 	b.tellStalled(o.Stalled)
 	if o.Err == mailbox.ErrClosed {
@@ -280,12 +341,15 @@ func (b *Bus) mayStillSend(p *Pod) bool {
 	return p.reader.Drains(g) || b.insideHandler(g)
 }
 
-// insideHandler reports whether g is running one of the bus's handlers.
+// insideHandler reports whether g is running one of the bus's handlers, wait functions or loops.
 func (b *Bus) insideHandler(g uintptr) bool {
 	if b.helpers.has(g) {
 		return true
 	}
-	return slices.ContainsFunc(b.pods.all(), func(p *Pod) bool { return p.drains(g) })
+	return slices.ContainsFunc(b.pods.all(), func(p *Pod) bool {
+		handling, looping := p.drains(g)
+		return handling || looping
+	})
 }
 
 func (b *Bus) checkSize(p *Pod, msg Message) error {
@@ -320,11 +384,12 @@ func (b *Bus) deliverReply(p *Pod, msg Message) {
 func (b *Bus) emit(typ string, value func() any) {
 	if lanes, _ := b.routes.Lookup(typ); len(lanes) > 0 {
 		it := item{Val: NewTyped(typ, value())}
+		if b.buffer == nil {
+			b.graph.CountSent(-len(lanes)) // the lanes count it, but it was not sent by anybody
+		}
 		for _, l := range lanes {
-			if _, ok := l.Append(&it, nil); !ok {
-				var o mailbox.Outcome[Message]
-				l.AppendSlow(context.Background(), &it, nil, mailbox.Shed, lanes, &o)
-			}
+			var o mailbox.Outcome[Message]
+			l.AppendSlow(context.Background(), &it, nil, mailbox.Shed, lanes, &o)
 		}
 	}
 }
@@ -337,41 +402,99 @@ func (b *Bus) tellStalled(stalled []*reader) {
 	}
 }
 
-// began and ended count who has something to do.
+// began and ended count who has something to do: handlers and wait functions, and apart from them loops over Messages, whose bodies are not the bus's.
 func (b *Bus) began() { b.working.Add(1) }
 
 func (b *Bus) ended() {
-	if b.working.Add(-1) == 0 && b.state.Load() != busOpen {
+	b.working.Add(-1)
+	b.progressed()
+}
+
+func (b *Bus) beganLoop() { b.looping.Add(1) }
+
+func (b *Bus) endedLoop() {
+	b.looping.Add(-1)
+	b.progressed()
+}
+
+// progressed tells those who wait for the bus to drain to look again.
+func (b *Bus) progressed() {
+	if b.state.Load() == busOpen {
+		return
+	}
+	b.drainMu.Lock()
+	defer b.drainMu.Unlock()
+	if b.drain != nil {
+		close(b.drain)
+		b.drain = nil
+	}
+}
+
+// await waits until done returns true, or ctx ends. done depends on what progressed follows.
+func (b *Bus) await(ctx context.Context, done func() bool) error {
+	for {
+		b.drainMu.Lock()
+		if b.drain == nil {
+			b.drain = make(chan struct{})
+		}
+		changed := b.drain
+		b.drainMu.Unlock()
+		if done() {
+			return nil
+		}
 		select {
-		case b.idle <- struct{}{}:
-		default:
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
 
 // Shutdown stops the bus in order: from now on only handlers can send, and Shutdown waits until all messages that wait in mailboxes have been
-// handled. Then it does what Close does. If ctx ends first it discards what is left and returns a *ShutdownError; handlers that are running then go
-// on to their end. After Shutdown returned nil the bus has no goroutine left.
+// handled, loops over Messages included. Failed messages that pods still keep become dead letters. Then it does what Close does. If ctx ends first it discards
+// what is left and returns a *ShutdownError; handlers that are running then go on to their end. After Shutdown returned nil the bus has no goroutine left.
 //
 // Called from inside a handler it does not wait for that one. Calling it again is allowed.
 func (b *Bus) Shutdown(ctx context.Context) error {
 	b.state.CompareAndSwap(busOpen, busDraining)
-	self := int64(0)
-	if b.insideHandler(gid.Current()) {
-		self = 1
+	inside, leave := b.enterInside()
+	defer leave()
+	drained := func() bool {
+		return b.state.Load() == busClosed ||
+			b.working.Load() <= b.insideWork.Load() && b.looping.Load() <= b.insideLoops.Load()
 	}
-	for b.state.Load() == busDraining && b.working.Load() > self {
-		select {
-		case <-b.idle:
-		case <-b.closing:
-		case <-ctx.Done():
-			running := b.pods.working()
-			b.close(false)
-			return &ShutdownError{Pods: running, Err: ctx.Err()}
+	err := b.await(ctx, drained)
+	for _, p := range b.pods.all() {
+		p.giveUpKept() // while those who listen to dead letters are there
+	}
+	if err == nil {
+		err = b.await(ctx, drained)
+	}
+	if err != nil {
+		running := b.pods.working()
+		b.close(false)
+		return &ShutdownError{Pods: running, Err: err}
+	}
+	b.close(!inside)
+	return nil
+}
+
+// enterInside counts the caller if it is inside a handler, a wait function or a loop: whoever waits for the bus to drain must not wait for others who do.
+func (b *Bus) enterInside() (inside bool, leave func()) {
+	g := gid.Current()
+	for _, p := range b.pods.all() {
+		handling, looping := p.drains(g)
+		if handling || looping {
+			count := &b.insideWork
+			if looping {
+				count = &b.insideLoops
+			}
+			count.Add(1)
+			b.progressed()
+			return handling, func() { count.Add(-1) }
 		}
 	}
-	b.close(self == 0)
-	return nil
+	return b.helpers.has(g), func() {}
 }
 
 // Close stops the bus at once: messages that wait are discarded, senders and waits that are in progress end with ErrClosed. It waits for handlers that are
@@ -386,14 +509,12 @@ func (b *Bus) close(wait bool) {
 		close(b.closing)
 		b.graph.Close()
 	}
-	pods := b.pods.close()
-	for _, p := range pods {
+	for _, p := range b.pods.close() {
 		p.disconnect(podClosed)
 	}
+	b.progressed()
 	if wait {
-		for _, p := range pods {
-			p.quiet()
-		}
+		b.await(context.Background(), func() bool { return b.working.Load() <= b.insideWork.Load() })
 		b.helpers.wait()
 	}
 }
@@ -436,6 +557,12 @@ func (h *helpers) has(g uintptr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.gids[g]
+}
+
+func (h *helpers) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.gids)
 }
 
 func (h *helpers) wait() {
@@ -525,13 +652,14 @@ func (s *podSet) working() (names []string) {
 
 // counts is what a pod, or all that have gone, did.
 type counts struct {
-	delivered, dropped, failed, panics, deadLetters atomic.Uint64
-	busy                                            atomic.Int64 // nanoseconds in handlers
+	delivered, dropped, lags, failed, panics, deadLetters atomic.Uint64
+	busy                                                  atomic.Int64 // nanoseconds in handlers
 }
 
 // moveTo adds c to sum and leaves c at zero.
 func (c *counts) moveTo(sum *counts) {
 	sum.delivered.Add(c.delivered.Swap(0))
+	sum.dropped.Add(c.dropped.Swap(0))
 	sum.failed.Add(c.failed.Swap(0))
 	sum.panics.Add(c.panics.Swap(0))
 	sum.deadLetters.Add(c.deadLetters.Swap(0))
@@ -548,7 +676,9 @@ type Stats struct {
 	DeadLetters uint64        // messages that became dead letters
 	Refused     uint64        // messages that were too large
 	RepliesLost uint64        // replies that nobody waited for before there were too many
+	Panics      uint64        // handler calls that panicked; they are among those that failed
 	Buffered    int           // messages kept for replay
+	Working     int           // handlers, waits and reply functions that are running or about to; at zero nothing moves until somebody sends
 	HandlerTime time.Duration // spent in handlers
 	Pods        []PodStats    // connected pods, in the order they connected
 }
@@ -557,6 +687,7 @@ type Stats struct {
 type PodStats struct {
 	Name        string
 	Group       string        // empty for none
+	Working     bool          // a handler or wait function is running or about to
 	Depth       int           // messages waiting; of all the group's members together
 	Delivered   uint64        // handler calls that succeeded, and messages yielded by Messages
 	Dropped     uint64        // messages lost by overflow; of all the group's members together
@@ -573,22 +704,26 @@ type PodStats struct {
 func (b *Bus) Stats() Stats {
 	s := Stats{
 		NodeUUID:    b.NodeUUID,
-		Sent:        b.sent.Load(),
 		Refused:     b.refused.Load(),
 		RepliesLost: b.repliesLost.Load() + b.parked.lostCount(),
 	}
 	if b.buffer != nil {
 		s.Buffered = b.buffer.Len()
 		s.Sent = b.buffer.pushed()
+	} else {
+		s.Sent = b.sentUnbuffered()
 	}
 	s.Delivered, s.Dropped, s.Failed = b.gone.delivered.Load(), b.gone.dropped.Load(), b.gone.failed.Load()
 	s.DeadLetters, s.HandlerTime = b.gone.deadLetters.Load(), time.Duration(b.gone.busy.Load())
+	s.Panics = b.gone.panics.Load()
+	s.Working = int(b.working.Load()+b.looping.Load()) + b.helpers.count()
 	groups := map[string]bool{}
 	for _, p := range b.pods.all() {
 		ps := p.Stats()
 		s.Pods = append(s.Pods, ps)
 		s.Delivered += ps.Delivered
 		s.Failed += ps.Failed
+		s.Panics += ps.Panics
 		s.DeadLetters += ps.DeadLetters
 		s.HandlerTime += ps.HandlerTime
 		if ps.Group == "" || !groups[ps.Group] {
@@ -597,6 +732,17 @@ func (b *Bus) Stats() Stats {
 		}
 	}
 	return s
+}
+
+// sentUnbuffered adds up what the lanes have counted.
+func (b *Bus) sentUnbuffered() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	sent := b.graph.Sent()
+	for l := range b.routed {
+		sent += l.Sent()
+	}
+	return sent
 }
 
 // closedErr is why a pod or its bus does not take part any more.

@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"errors"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ type batch struct {
 	h       *handler // when they were claimed
 	redo    *failure // what is being handled is not items[i] but this
 	calling bool     // in the handler
+	done    uint64   // calls that succeeded and are not counted yet
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
@@ -50,33 +52,43 @@ func (p *Pod) drain() {
 		high = max(high, n)
 		b.i, b.n = 0, n
 		for b.i < b.n {
-			p.stats.delivered.Add(p.handle(b))
+			p.handle(b)
 		}
+		p.count(b)
 		ended := now()
 		p.stats.busy.Add(ended - started)
 		started = ended
+		if n < 16 {
+			runtime.Gosched()
+		}
 	}
 	clear(b.items[:high])
-	b.h = nil
-	batches.Put(b)
+}
+
+func (p *Pod) count(b *batch) {
+	p.stats.delivered.Add(b.done)
+	b.done = 0
 }
 
 // drained ends a drainer. If the handler called runtime.Goexit another one goes on in its place.
 func (p *Pod) drained(b *batch) {
+	p.count(b)
 	if b.calling {
 		p.failed(b.current(), &PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
 		p.reader.Return(slices.Clone(b.items[b.i+1 : b.n]))
 		go p.start() // ends when the mailbox is empty, like the one it replaces
 		return
 	}
+	b.h = nil
+	batches.Put(b)
 	if p.state.Load() != podOpen {
 		p.flush()
 	}
 	p.bus.ended()
 }
 
-// handle calls the handler for what is in hand, and returns how often it succeeded. After a panic it returns early.
-func (p *Pod) handle(b *batch) (delivered uint64) {
+// handle calls the handler for what is in hand. After a panic it returns early.
+func (p *Pod) handle(b *batch) {
 	defer func() {
 		if b.calling {
 			if v := recover(); v != nil {
@@ -90,7 +102,7 @@ func (p *Pod) handle(b *batch) (delivered uint64) {
 	for ; b.i < b.n; b.i++ {
 		it := &b.items[b.i]
 		if s := p.state.Load(); s != podOpen {
-			if s == podFailed {
+			if given := p.cfg.group != "" && p.reader.GiveBack(*it); !given && s == podFailed {
 				p.deadLetter(failure{item: *it, err: errPodFailed})
 			}
 			continue
@@ -109,12 +121,11 @@ func (p *Pod) handle(b *batch) (delivered uint64) {
 			p.failed(failure{item: *it, attempts: 1}, err)
 			continue
 		}
-		delivered++
+		b.done++
 		if p.keptCount.Load() > 0 {
-			delivered += p.redeliver(b, h)
+			p.redeliver(b)
 		}
 	}
-	return delivered
 }
 
 // wants reports whether the handler wants msg, which was claimed for the one before it.
@@ -123,19 +134,28 @@ func (h *handler) wants(msg Message) bool {
 	return h.wanted.Match(typ) || typ == MsgTypeLagged
 }
 
+// refuses reports whether the handler is not to get msg, which was sent to it when it was set otherwise.
+func (h *handler) refuses(msg Message) bool {
+	return h.fn == nil || !h.wants(msg) || h.uuids != nil && h.uuids[msg.UUID()]
+}
+
 // redeliver calls the handler for kept failures, oldest first, until it fails again.
-func (p *Pod) redeliver(b *batch, h *handler) (delivered uint64) {
+func (p *Pod) redeliver(b *batch) {
 	for {
 		p.mu.Lock()
 		if p.extras == nil || len(p.extras.kept) == 0 {
 			p.mu.Unlock()
-			return delivered
+			return
 		}
 		f := p.extras.kept[0]
 		p.extras.kept = slices.Delete(p.extras.kept, 0, 1)
 		p.keptCount.Add(-1)
 		p.mu.Unlock()
 
+		h := p.handler.Load()
+		if h.refuses(f.item.Val) {
+			continue
+		}
 		f.attempts++
 		b.redo = &f
 		b.calling = true
@@ -144,9 +164,9 @@ func (p *Pod) redeliver(b *batch, h *handler) (delivered uint64) {
 		b.redo = nil
 		if err != nil && !errors.Is(err, ErrMsgNotWanted) {
 			p.failed(f, err)
-			return delivered
+			return
 		}
-		delivered++
+		b.done++
 	}
 }
 
@@ -160,11 +180,7 @@ func (p *Pod) failed(f failure, err error) {
 	var pe *PanicError
 	if errors.As(err, &pe) && pe.Stack != nil {
 		p.stats.panics.Add(1)
-		stack := string(pe.Stack)
-		p.bus.log.WithField("pod", p.Name()).WithField("type", msg.Type()).Errorf("gravbus: handler panicked: %v\n%s", pe.Value, stack)
-		p.bus.emit(EventPodPanic, func() any {
-			return PodEvent{Pod: p.Name(), Type: msg.Type(), UUID: msg.UUID(), Error: err.Error(), Stack: stack}
-		})
+		p.panicked(msg, pe)
 	}
 	if msg.Type() == MsgTypeLagged {
 		return
@@ -196,6 +212,15 @@ func (p *Pod) failed(f failure, err error) {
 	}
 }
 
+// panicked reports a panic in one of the pod's functions.
+func (p *Pod) panicked(msg Message, pe *PanicError) {
+	stack := string(pe.Stack)
+	p.bus.log.WithField("pod", p.Name()).WithField("type", msg.Type()).Errorf("gravbus: handler panicked: %v\n%s", pe.Value, stack)
+	p.bus.emit(EventPodPanic, func() any {
+		return PodEvent{Pod: p.Name(), Type: msg.Type(), UUID: msg.UUID(), Error: pe.Error(), Stack: stack}
+	})
+}
+
 // deadLetter sends a message that the pod could not handle to whoever wants dead letters.
 func (p *Pod) deadLetter(f failure) {
 	p.stats.deadLetters.Add(1)
@@ -209,7 +234,12 @@ func (p *Pod) tellLag(b *batch, lag mailbox.Lag[Message]) {
 	if h := p.handler.Load(); h.notice {
 		b.items[0] = item{Val: p.lagged(MsgTypeLagged, lag)}
 		b.i, b.n = 0, 1
+		done := b.done
 		p.handle(b)
+		if b.done > done {
+			b.done-- // the notice is no message
+		}
+		p.count(b)
 	}
 	p.emitLagged(lag)
 }

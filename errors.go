@@ -46,6 +46,9 @@ var (
 	// ErrImmutable is returned by Unmarshal on a message that has been sent.
 	ErrImmutable = errors.New("gravbus: a message cannot be changed once it is sent")
 
+	// ErrBusBuffer is returned by Push on a bus's own buffer, which holds what was sent. Send the message.
+	ErrBusBuffer = errors.New("gravbus: this buffer belongs to a bus: send the message instead")
+
 	// ErrMalformedMessage is the reason in a *MalformedError.
 	ErrMalformedMessage = errors.New("gravbus: malformed message")
 
@@ -77,6 +80,9 @@ func (e *TypeError) Is(target error) bool {
 
 // typeError turns an error of package route into a *TypeError.
 func typeError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var s *route.SyntaxError
 	if errors.As(err, &s) {
 		return &TypeError{Input: s.Input, Pattern: s.Pattern, Reason: s.Reason}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -301,7 +302,7 @@ func (m *message) Unmarshal(b []byte) error {
 	nanos := e.Meta.Timestamp.UnixNano()
 	if e.Meta.Timestamp.IsZero() {
 		nanos = noTime
-	} else if y := e.Meta.Timestamp.Year(); y < 1678 || y > 2261 { // what 64 bits of nanoseconds hold
+	} else if y := e.Meta.Timestamp.UTC().Year(); y < 1678 || y > 2261 { // what 64 bits of nanoseconds hold
 		return &MalformedError{fmt.Sprintf("meta.timestamp is in the year %d", y), nil}
 	}
 	m.receipt.id, m.typ, m.nanos, m.data = id, e.Meta.Type, nanos, e.Payload.Data
@@ -370,7 +371,7 @@ func MsgFromRequest(r *http.Request) (Message, error) {
 // messageOverhead is what a message counts in the Buffer beside its data: its own size and that of its slot.
 const messageOverhead = 144
 
-// sizeOf is what msg counts in the Buffer. A typed payload counts once it has been encoded.
+// sizeOf is what msg counts in the Buffer. A typed payload does not count.
 func sizeOf(msg Message) int {
 	if m, ok := msg.(*message); ok {
 		return messageOverhead + len(m.data)
@@ -378,12 +379,16 @@ func sizeOf(msg Message) int {
 	return messageOverhead + len(msg.Data())
 }
 
+// isNil reports whether msg is nil or a nil pointer.
 func isNil(msg Message) bool {
-	if msg == nil {
+	switch m := msg.(type) {
+	case nil:
 		return true
+	case *message:
+		return m == nil
 	}
-	m, ok := msg.(*message)
-	return ok && m == nil
+	v := reflect.ValueOf(msg)
+	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // idOf returns the ID that a UUID in text stands for: text that is no proper UUID, as others' messages may have, gets an ID made from it

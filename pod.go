@@ -39,6 +39,7 @@ type Pod struct {
 	state atomic.Int32
 	start func() // drain, made once so that starting it allocates nothing
 
+	route   atomic.Pointer[route.Found[*lane]] // of the type sent last
 	handler atomic.Pointer[handler]
 	reader  reader
 
@@ -306,7 +307,7 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		b.mu.Lock()
 		b.routes.Add(p.use.lane, next)
 		b.mu.Unlock()
-		b.gone.dropped.Add(uint64(p.reader.Rejoin(key.interest, wants(next))))
+		p.reader.Rejoin(key.interest, wants(next)) // counts what nobody wants any more
 		b.mu.Lock()
 		b.routes.Remove(p.use.lane, before)
 		b.mu.Unlock()
@@ -316,10 +317,7 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		b.mu.Lock()
 		p.use = b.joinLocked(key, next, true)
 		b.mu.Unlock()
-		p.reader.Move(p.use.lane, key.private, wants(next))
-		b.mu.Lock()
-		b.routes.Add(p.use.lane, next)
-		b.mu.Unlock()
+		p.reader.Move(p.use.lane, key.private, wants(next), func() { b.publish(p.use) })
 		b.leave(old)
 	}
 	return nil
@@ -380,19 +378,17 @@ func (p *Pod) Disconnect() {
 }
 
 func (p *Pod) disconnect(state int32) {
+	p.mu.Lock()
 	if !p.state.CompareAndSwap(podOpen, state) {
+		p.mu.Unlock()
 		return
 	}
 	rem := p.reader.Remove()
-	p.mu.Lock()
 	use, interest := p.use, p.interest
 	p.use = nil
 	x := p.extras
-	var kept []failure
 	var waits []*wait
 	if x != nil {
-		kept, x.kept = x.kept, nil
-		p.keptCount.Store(0)
 		for w := range x.waits {
 			waits = append(waits, w)
 		}
@@ -417,9 +413,7 @@ func (p *Pod) disconnect(state int32) {
 	for _, w := range waits {
 		w.end()
 	}
-	for _, f := range kept {
-		p.deadLetter(f)
-	}
+	p.giveUpKept()
 	if state == podFailed {
 		for _, it := range rem.Discarded {
 			p.deadLetter(failure{item: it, err: errPodFailed})
@@ -434,20 +428,44 @@ func (p *Pod) disconnect(state int32) {
 	b.polls.left(p.id)
 }
 
-// flush moves the counts of a pod that has gone to the bus.
-func (p *Pod) flush() { p.stats.moveTo(&p.bus.gone) }
-
-// quiet waits until none of the pod's handlers is running.
-func (p *Pod) quiet() {
-	p.reader.Quiet()
-	for _, w := range p.allWaits() {
-		w.reader.Quiet()
+// giveUpKept makes dead letters of the failures that the pod keeps.
+func (p *Pod) giveUpKept() {
+	p.mu.Lock()
+	var kept []failure
+	if p.extras != nil {
+		kept, p.extras.kept = p.extras.kept, nil
+		p.keptCount.Store(0)
+	}
+	p.mu.Unlock()
+	for _, f := range kept {
+		p.deadLetter(f)
 	}
 }
 
-// drains reports whether goroutine g runs one of the pod's handlers or wait functions.
-func (p *Pod) drains(g uintptr) bool {
-	return p.reader.Drains(g) || slices.ContainsFunc(p.allWaits(), func(w *wait) bool { return w.reader.Drains(g) })
+// flush moves the counts of a pod that has gone to the bus.
+func (p *Pod) flush() { p.stats.moveTo(&p.bus.gone) }
+
+// quiet waits until none of the pod's handlers and wait functions is running.
+func (p *Pod) quiet() {
+	p.reader.Quiet()
+	for _, w := range p.allWaits() {
+		if w.fn != nil {
+			w.reader.Quiet()
+		}
+	}
+}
+
+// drains reports whether goroutine g runs one of the pod's handlers or wait functions, or a loop over its Messages.
+func (p *Pod) drains(g uintptr) (handling, looping bool) {
+	if p.reader.Drains(g) {
+		return true, false
+	}
+	for _, w := range p.allWaits() {
+		if w.reader.Drains(g) {
+			return w.fn != nil, w.fn == nil
+		}
+	}
+	return false, false
 }
 
 // working reports whether a handler or wait function of the pod is running or about to.
@@ -469,9 +487,17 @@ func (p *Pod) allWaits() (all []*wait) {
 // Stats returns a snapshot of the pod.
 func (p *Pod) Stats() PodStats {
 	depth, tally := p.reader.Depth()
+	tally.Dropped += p.stats.dropped.Load()
+	tally.Lags += p.stats.lags.Load()
+	for _, w := range p.allWaits() {
+		_, lost := w.reader.Depth()
+		tally.Dropped += lost.Dropped
+		tally.Lags += lost.Lags
+	}
 	return PodStats{
 		Name:        p.Name(),
 		Group:       p.cfg.group,
+		Working:     p.working(),
 		Depth:       depth,
 		Delivered:   p.stats.delivered.Load(),
 		Dropped:     tally.Dropped,

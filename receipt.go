@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -151,9 +152,14 @@ func (r *Receipt) OnReply(fn MsgFunc) error {
 	}
 	w := &replyWait{got: make(chan outcome, 1)}
 	w.fn = func(msg Message) error {
-		err := fn(msg)
-		if err != ErrMsgNotWanted {
-			p.bus.parked.forget(r.id, w)
+		err := call(fn, msg)
+		if errors.Is(err, ErrMsgNotWanted) {
+			return err
+		}
+		p.bus.parked.forget(r.id, w)
+		var pe *PanicError
+		if errors.As(err, &pe) { // nobody else hears of it
+			p.panicked(msg, pe)
 		}
 		return err
 	}
@@ -283,7 +289,7 @@ func (b *replies) run(w *replyWait) {
 		b.mu.Unlock()
 
 		err := call(w.fn, rep.msg)
-		if err == ErrMsgNotWanted {
+		if errors.Is(err, ErrMsgNotWanted) {
 			continue
 		}
 		b.mu.Lock()

@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"runtime/debug"
 	"slices"
@@ -65,11 +66,12 @@ type wait struct {
 
 // Wake starts a drainer, which ends when the mailbox is empty, or tells the puller.
 func (w *wait) Wake() {
-	w.pod.bus.began()
 	if w.fn != nil {
+		w.pod.bus.began()
 		go w.start()
 		return
 	}
+	w.pod.bus.beganLoop()
 	w.wake <- struct{}{}
 }
 
@@ -108,7 +110,12 @@ func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
 // end makes w receive no more.
 func (w *wait) end() {
 	w.once.Do(func() {
-		w.reader.Remove()
+		rem := w.reader.Remove()
+		w.pod.stats.dropped.Add(rem.Tally.Dropped)
+		w.pod.stats.lags.Add(rem.Tally.Lags)
+		if rem.Lag.Count > 0 {
+			w.pod.emitLagged(rem.Lag)
+		}
 		w.pod.bus.leave(w.use)
 		if w.fn == nil || !w.reader.Active() {
 			w.forget()
@@ -147,7 +154,7 @@ func (w *wait) drain() {
 			if w.reader.Watched() {
 				w.reader.Progress()
 			}
-			if err != ErrMsgNotWanted {
+			if !errors.Is(err, ErrMsgNotWanted) {
 				w.finish(err)
 				break
 			}
@@ -230,7 +237,7 @@ func (w *wait) offer(early []unclaimed) {
 		if !u.box.has(u.n) {
 			continue
 		}
-		if err := call(w.fn, u.msg); err != ErrMsgNotWanted {
+		if err := call(w.fn, u.msg); !errors.Is(err, ErrMsgNotWanted) {
 			u.box.take(u.n)
 			w.finish(err)
 			return
@@ -274,7 +281,9 @@ func (p *Pod) Messages(ctx context.Context, patterns ...string) iter.Seq[Message
 		}
 		defer w.end()
 		for msg := range w.pull(ctx) {
-			p.stats.delivered.Add(1)
+			if msg.Type() != MsgTypeLagged {
+				p.stats.delivered.Add(1)
+			}
 			if !yield(msg) {
 				return
 			}
@@ -297,7 +306,7 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 				<-w.wake // somebody is about to
 			}
 			w.claim(b) // nothing, as the reader is removed
-			w.pod.bus.ended()
+			w.pod.bus.endedLoop()
 		}()
 		for ctx.Err() == nil {
 			select {
@@ -314,7 +323,7 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 					break
 				}
 				for i := range n {
-					if ctx.Err() != nil {
+					if ctx.Err() != nil || w.pod.state.Load() != podOpen {
 						return
 					}
 					if !w.refuses(b.items[i].Val) && !yield(b.items[i].Val) {
@@ -327,7 +336,7 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 				clear(b.items[:n])
 			}
 			awake = false
-			w.pod.bus.ended()
+			w.pod.bus.endedLoop()
 		}
 	}
 }

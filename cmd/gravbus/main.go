@@ -1,4 +1,18 @@
 // Command gravbus is the command line of the message bus.
 package main
 
-func main() {}
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(realMain()) }
+
+func realMain() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process in the usual way
+	return run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+}

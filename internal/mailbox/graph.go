@@ -2,6 +2,7 @@ package mailbox
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,23 +17,32 @@ import (
 // grow instead. Every wait looks for a circle before it begins, one at a time, and looks again whenever it is woken, so the
 // last one to close a circle sees it.
 type Graph[T any] struct {
+	shared *sync.Mutex   // of all lanes, nil if each has its own
 	lanes  atomic.Uint64 // ids given out
+	sent   atomic.Int64  // see CountSent
 	closed chan struct{}
 	pool   sync.Pool // of *waiter[T]; per graph, as channels must not cross synctest bubbles
 
 	check sync.Mutex // held while looking for a circle; lanes are locked under it, one at a time
 
 	mu      sync.Mutex // guards blocked; nothing is locked under it
-	blocked map[uintptr]*waiter[T]
+	blocked map[uintptr]edge[T]
 }
 
-// NewGraph returns a graph without lanes.
-func NewGraph[T any]() *Graph[T] {
-	return &Graph[T]{closed: make(chan struct{}), blocked: map[uintptr]*waiter[T]{}}
+// NewGraph returns a graph without lanes. With a shared mutex its lanes have that one in common: it is meant for senders that
+// have to take it anyway, so that they take one less.
+func NewGraph[T any](shared *sync.Mutex) *Graph[T] {
+	return &Graph[T]{shared: shared, closed: make(chan struct{}), blocked: map[uintptr]edge[T]{}}
 }
 
 // Close ends every wait for room. It is called once.
 func (g *Graph[T]) Close() { close(g.closed) }
+
+// CountSent adds n, which may be negative, to what Sent returns: items that no lane counts.
+func (g *Graph[T]) CountSent(n int) { g.sent.Add(int64(n)) }
+
+// Sent returns the sum of what CountSent was given.
+func (g *Graph[T]) Sent() uint64 { return uint64(g.sent.Load()) }
 
 func (g *Graph[T]) newWaiter() *waiter[T] {
 	w, _ := g.pool.Get().(*waiter[T])
@@ -44,7 +54,6 @@ func (g *Graph[T]) newWaiter() *waiter[T] {
 }
 
 func (g *Graph[T]) release(w *waiter[T]) {
-	w.lane, w.quiet = nil, nil
 	g.pool.Put(w)
 }
 
@@ -65,10 +74,11 @@ const (
 	graphClosed
 )
 
-// park waits until w is signalled or there is another reason to go on. If waiting would close a circle it does not.
-func (g *Graph[T]) park(ctx context.Context, w *waiter[T], deadline time.Time) reason {
-	if !g.enter(w) {
-		return closesCycle
+// park waits for what e says until w is signalled or there is another reason to go on. If waiting would close a circle it does not, and returns
+// those of whom one must not be waited for.
+func (g *Graph[T]) park(ctx context.Context, w *waiter[T], e edge[T], deadline time.Time) (reason, []target[T]) {
+	if closing := g.enter(w, e); len(closing) > 0 {
+		return closesCycle, closing
 	}
 	defer g.exit(w)
 	var timeout <-chan time.Time
@@ -84,27 +94,33 @@ func (g *Graph[T]) park(ctx context.Context, w *waiter[T], deadline time.Time) r
 	}
 	select {
 	case <-w.ch:
-		return woken
+		return woken, nil
 	case <-ctx.Done():
-		return contextDone
+		return contextDone, nil
 	case <-timeout:
-		return deadlinePassed
+		return deadlinePassed, nil
 	case <-g.closed:
-		return graphClosed
+		return graphClosed, nil
 	}
 }
 
-// enter notes that w's goroutine waits, and reports false when that closes a circle, and it must not.
-func (g *Graph[T]) enter(w *waiter[T]) bool {
+// enter notes that w's goroutine waits for what e says. If that closes a circle it does not, and returns by whom. It is noted before the search, so that of
+// two changes at the same time (a wait begins, a lane becomes full) one sees the other; see Lane.recheck.
+func (g *Graph[T]) enter(w *waiter[T], e edge[T]) (closing []target[T]) {
 	g.check.Lock()
 	defer g.check.Unlock()
-	if g.reaches(w, w.gid, nil) {
-		return false
-	}
 	g.mu.Lock()
-	g.blocked[w.gid] = w
+	g.blocked[w.gid] = e
 	g.mu.Unlock()
-	return true
+	for _, t := range e.targets() {
+		if g.closes(t, w.gid, map[uintptr]bool{w.gid: true}) {
+			closing = append(closing, t)
+		}
+	}
+	if len(closing) > 0 {
+		g.exit(w)
+	}
+	return closing
 }
 
 func (g *Graph[T]) exit(w *waiter[T]) {
@@ -113,59 +129,49 @@ func (g *Graph[T]) exit(w *waiter[T]) {
 	g.mu.Unlock()
 }
 
-// reaches reports whether w waits, directly or by others that wait, for goroutine id.
-func (g *Graph[T]) reaches(w *waiter[T], id uintptr, visited map[*waiter[T]]bool) bool {
-	for _, drainers := range w.waitsFor() {
-		// Those drainers wait together only if all of them do: one that runs will make room.
-		var next []*waiter[T]
-		found, all := false, true
-		g.mu.Lock()
-		for _, d := range drainers {
-			if d == id {
-				found = true
-			} else if b := g.blocked[d]; b != nil {
-				next = append(next, b)
-			} else {
-				all = false
-				break
-			}
-		}
-		g.mu.Unlock()
-		if !all {
-			continue
-		}
-		if found {
-			return true
-		}
-		for _, b := range next {
-			if visited[b] {
-				continue
-			}
-			if visited == nil {
-				visited = map[*waiter[T]]bool{}
-			}
-			visited[b] = true
-			if g.reaches(b, id, visited) {
-				return true
-			}
-		}
-	}
-	return false
+// An edge is what a goroutine waits for: to append it to a lane, or that one reader's handlers end.
+type edge[T any] struct {
+	lane   *Lane[T]
+	it     *Item[T]
+	exempt []*Queue[T]
+	quiet  *Reader[T]
 }
 
-// waitsFor returns the drainers of each reader (or group) that w waits for.
-func (w *waiter[T]) waitsFor() (sets [][]uintptr) {
-	if w.quiet != nil {
-		l := w.quiet.lock()
+// A target is one of those whom an edge leads to: a full sharer, a full queue or, when a reader is to be quiet, one of its drainers. The wait for it does
+// not end while all its drainers wait.
+type target[T any] struct {
+	sharer   *Reader[T]
+	queue    *Queue[T]
+	drainers []uintptr
+}
+
+// targets returns whom e leads to. Those of whom a drainer is not known, as it has only just been started, are left out: it runs.
+func (e edge[T]) targets() (ts []target[T]) {
+	if e.quiet != nil {
+		l := e.quiet.lock()
 		defer l.mu.Unlock()
-		return w.quiet.appendDrainers(nil)
+		for _, d := range e.quiet.drainers(nil) { // all of them have to end
+			ts = append(ts, target[T]{drainers: []uintptr{d}})
+		}
+		return ts
 	}
-	l := w.lane
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	e.lane.mu.Lock()
+	defer e.lane.mu.Unlock()
+	for _, t := range e.lane.fullTargets() {
+		if t.queue == nil || !slices.Contains(e.exempt, t.queue) && t.queue.wanted(e.it) {
+			ts = append(ts, t)
+		}
+	}
+	return ts
+}
+
+// fullTargets returns all who are full and of whom all drainers are known.
+func (l *Lane[T]) fullTargets() (ts []target[T]) {
 	for _, r := range l.sharers[:l.busy] {
-		if l.head-r.pos >= l.bound {
-			sets = r.appendDrainers(sets)
+		if r.isFull(l) {
+			if set := r.drainers(nil); len(set) == int(r.active) {
+				ts = append(ts, target[T]{sharer: r, drainers: set})
+			}
 		}
 	}
 	for _, q := range l.queues {
@@ -179,8 +185,69 @@ func (w *waiter[T]) waitsFor() (sets [][]uintptr) {
 			set = m.drainers(set)
 		}
 		if len(set) == running {
-			sets = append(sets, set)
+			ts = append(ts, target[T]{queue: q, drainers: set})
 		}
 	}
-	return sets
+	return ts
+}
+
+// grow lets t grow past its bound and returns the queues that now may.
+func (t target[T]) grow(l *Lane[T]) []*Queue[T] {
+	switch {
+	case t.queue != nil:
+		return []*Queue[T]{t.queue}
+	case t.sharer.gone || t.sharer.lane.Load() != l:
+		return nil
+	case t.sharer.q != nil:
+		return []*Queue[T]{t.sharer.q}
+	default:
+		return []*Queue[T]{l.demote(t.sharer)}
+	}
+}
+
+// closes reports whether t waits, itself or by others that wait, for goroutine id. Its drainers wait together only if all of them do: one that runs will make
+// room. Goroutines visited before are not looked at again.
+func (g *Graph[T]) closes(t target[T], id uintptr, visited map[uintptr]bool) bool {
+	var next []edge[T]
+	found := false
+	g.mu.Lock()
+	for _, d := range t.drainers {
+		e, blocked := g.blocked[d]
+		switch {
+		case d == id:
+			found = true
+		case !blocked:
+			g.mu.Unlock()
+			return false
+		case !visited[d]:
+			visited[d] = true
+			next = append(next, e)
+		}
+	}
+	g.mu.Unlock()
+	if found {
+		return true
+	}
+	for _, e := range next {
+		for _, t := range e.targets() {
+			if g.closes(t, id, visited) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// recheck is called when the lane is full while senders wait: they may wait for others now than those they looked at. If all drainers of one of these
+// wait, that may close a circle, and the senders are woken to look again.
+func (l *Lane[T]) recheck() {
+	if len(l.waiters) == 0 {
+		return
+	}
+	for _, t := range l.fullTargets() {
+		if len(t.drainers) > 0 && !slices.ContainsFunc(t.drainers, func(d uintptr) bool { return !l.graph.isBlocked(d) }) {
+			l.wakeWaiters(len(l.waiters))
+			return
+		}
+	}
 }

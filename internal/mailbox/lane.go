@@ -20,28 +20,44 @@ const minSlots = 8
 type Lane[T any] struct {
 	id    uint64 // order of age; lanes on a route are sorted by it
 	graph *Graph[T]
-	bound uint64 // of every sharer
-	batch int    // most items of one claim
+	bound uint64      // of every sharer
+	batch int         // most items of one claim
+	mu    *sync.Mutex // guards all below but watched; the graph's, if its lanes share one
 
 	watched atomic.Bool // senders wait: drainers report each message they finish
 
-	mu      sync.Mutex // guards all below
-	plain   bool       // sharers only: the straight way may be tried
-	slots   []Item[T]  // the ring; its length is a power of two
-	head    uint64     // the next position to write
-	limit   uint64     // up to here head may go without looking at the sharers
-	clean   uint64     // ring positions below are zeroed
-	sharers []*Reader[T]
-	busy    int // sharers[:busy] are being drained, sharers[busy:] sleep
-	queues  []*Queue[T]
-	leaving []leaver[T]
-	full    int
-	waiters []*waiter[T]
+	// What senders write at every append is kept off the cache line that drainers read at every message.
+	_   [64]byte
+	own sync.Mutex // what mu points to, if the graph's lanes do not share one
+
+	head        uint64    // the next position to write
+	limit       uint64    // up to here head may go without looking at the sharers
+	slots       []Item[T] // the ring; its length is a power of two
+	sharers     []*Reader[T]
+	busy        int    // sharers[:busy] are being drained, sharers[busy:] sleep
+	sent        uint64 // items added, until it is retired
+	retired     bool   // the graph counts instead
+	plain       bool   // sharers only: the straight way may be tried
+	clean       uint64 // ring positions below are zeroed
+	queues      []*Queue[T]
+	leaving     []leaver[T]
+	leavingMost int // length of leaving at which to look for some to forget
+	unknown     int // leavers whose new lane is not known yet
+	full        int
+	waiters     []*waiter[T]
+	waiting     int          // senders in await, in waiters or just woken
+	watches     uint64       // times that waiting began
+	rousing     []*Reader[T] // readers that are to be woken by the next Claim
+	spare       []*Reader[T] // empty, kept for its memory
 }
 
 // NewLane returns a lane for readers that may be bound messages behind.
 func (g *Graph[T]) NewLane(bound int) *Lane[T] {
-	return &Lane[T]{id: g.lanes.Add(1), graph: g, bound: uint64(bound), batch: batchFor(bound)}
+	l := &Lane[T]{id: g.lanes.Add(1), graph: g, bound: uint64(bound), batch: batchFor(bound), mu: g.shared}
+	if l.mu == nil {
+		l.mu = &l.own
+	}
+	return l
 }
 
 // batchFor bounds what one claim takes in hand: a quarter of the mailbox, so that a reader that stands still holds few
@@ -51,41 +67,75 @@ func batchFor(bound int) int { return min(max(bound/4, 1), MaxBatch) }
 // MaxBatch is the most items a Claim returns.
 const MaxBatch = 128
 
-// Append adds it for every reader of the lane but the sender's own and reports how many that are. It does nothing and returns
-// false when the way is not straight: somebody is full, or has a queue. Then AppendSlow is to be called. own is
-// the sending pod's reader, which may be on this lane or not, or nil.
-func (l *Lane[T]) Append(it *Item[T], own *Reader[T]) (int, bool) {
-	l.mu.Lock()
-	if !l.plain || l.head >= l.limit {
-		l.mu.Unlock()
-		return 0, false
+// Lock locks the mutex that guards the lane, for AppendLocked.
+func (l *Lane[T]) Lock() { l.mu.Lock() }
+
+// Unlock undoes Lock.
+func (l *Lane[T]) Unlock() { l.mu.Unlock() }
+
+// AppendLocked adds it for every reader of the lane but the sender's own and reports how many that are. If wake is not nil, the
+// caller is to call its Rouse once it has unlocked the lane.
+//
+// It does nothing and returns false when the way is not straight: somebody is full, or has a queue, or has left. Then AppendSlow is to be called.
+// own is the sending pod's reader, which may be on this lane or not, or nil. stale tells that the route by which the sender came has changed
+// meanwhile.
+func (l *Lane[T]) AppendLocked(it *Item[T], own *Reader[T], stale bool) (n int, wake *Reader[T], ok bool) {
+	if !l.plain || l.head >= l.limit || stale && len(l.leaving) > 0 {
+		return 0, nil, false
 	}
-	var w wakes[T]
-	n := l.write(it, own, &w)
-	l.mu.Unlock()
-	if w.one != nil {
-		w.run()
+	n, wake = l.write(it, own)
+	l.sent++ // a lane that is retired has no sharers
+	if l.head >= l.limit && len(l.waiters) > 0 {
+		l.pass()
 	}
-	return n, true
+	return n, wake, true
 }
 
+// Rouse wakes a reader that AppendLocked returned.
+func (r *Reader[T]) Rouse() { r.waker.Wake() }
+
 // write puts it on the ring, where there is room.
-func (l *Lane[T]) write(it *Item[T], own *Reader[T], w *wakes[T]) int {
-	n := len(l.sharers)
+func (l *Lane[T]) write(it *Item[T], own *Reader[T]) (n int, wake *Reader[T]) {
+	n = len(l.sharers)
 	l.slots[l.head&uint64(len(l.slots)-1)] = *it
 	l.head++
-	if own != nil && own.q == nil && !own.gone && own.lane.Load() == l {
+	if own != nil && own.lane.Load() == l && own.q == nil && !own.gone {
 		own.own++
 		n--
 	}
 	if l.busy < len(l.sharers) {
-		l.wakeSharers(it.From, w)
+		wake = l.wakeSharers(it.From)
 	}
-	return n
+	return n, wake
 }
 
-// wakeSharers wakes all sleeping sharers but from's, to read what was written last.
-func (l *Lane[T]) wakeSharers(from uint64, w *wakes[T]) {
+// count counts an item.
+func (l *Lane[T]) count() {
+	if l.retired {
+		l.graph.CountSent(1)
+	} else {
+		l.sent++
+	}
+}
+
+// Sent returns how many items were added before the lane was retired, and 0 afterwards.
+func (l *Lane[T]) Sent() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent
+}
+
+// Retire makes the graph count for the lane: nobody finds it any more, but a sender who found it before may still come.
+func (l *Lane[T]) Retire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.graph.CountSent(int(l.sent))
+	l.sent, l.retired = 0, true
+}
+
+// wakeSharers makes all sleeping sharers but from's busy, to read what was written last. It returns one of them to be woken by the sender; that one's
+// Claim wakes the others, so that a sender to many is not held up by starting them.
+func (l *Lane[T]) wakeSharers(from uint64) (first *Reader[T]) {
 	for i := l.busy; i < len(l.sharers); i++ {
 		r := l.sharers[i]
 		if r.owner == from {
@@ -95,8 +145,16 @@ func (l *Lane[T]) wakeSharers(from uint64, w *wakes[T]) {
 		l.busy++
 		r.pos, r.own = l.head-1, 0
 		r.active = 1
-		w.add(r)
+		if first == nil {
+			first = r
+			continue
+		}
+		if l.rousing == nil {
+			l.rousing, l.spare = l.spare, nil
+		}
+		l.rousing = append(l.rousing, r)
 	}
+	return first
 }
 
 func (l *Lane[T]) swap(i, j int) {
@@ -239,15 +297,30 @@ func (l *Lane[T]) removeQueue(q *Queue[T]) {
 }
 
 func (l *Lane[T]) changed() {
-	l.plain = len(l.queues) == 0 && len(l.leaving) == 0 && len(l.sharers) > 0
+	l.plain = len(l.queues) == 0 && l.unknown == 0 && len(l.sharers) > 0
 }
 
 // released is told that a reader that was full no longer is.
 func (l *Lane[T]) released() {
-	if l.full > 0 {
-		l.full--
-		if l.full == 0 {
-			l.pass()
+	if l.full == 0 {
+		return
+	}
+	l.full--
+	if l.full == 0 {
+		l.pass()
+		return
+	}
+	l.wakePicky()
+}
+
+// wakePicky wakes the waiters who need not wait for all who are full.
+func (l *Lane[T]) wakePicky() {
+	for i := 0; i < len(l.waiters); {
+		if w := l.waiters[i]; w.picky {
+			l.leave(w)
+			w.signal()
+		} else {
+			i++
 		}
 	}
 }
@@ -259,6 +332,8 @@ func (l *Lane[T]) pass() {
 	}
 	l.look()
 	if l.full > 0 {
+		l.wakePicky()
+		l.recheck()
 		return
 	}
 	room := l.bound
@@ -281,5 +356,4 @@ func (l *Lane[T]) wakeWaiters(n int) {
 	rest := copy(l.waiters, l.waiters[n:])
 	clear(l.waiters[rest:])
 	l.waiters = l.waiters[:rest]
-	l.watched.Store(rest > 0)
 }

@@ -57,13 +57,24 @@ type Lag[T any] struct {
 	From, To T
 }
 
+// add adds what was lost after.
+func (g *Lag[T]) add(more Lag[T]) {
+	if more.Count == 0 {
+		return
+	}
+	if g.Count == 0 {
+		g.From = more.From
+	}
+	g.Count += more.Count
+	g.To = more.To
+}
+
 // A Mode says what an append does about readers that are full.
 type Mode uint8
 
 const (
 	Normal Mode = iota // what their policies say
 	Shed               // never wait: the oldest give way. For events of the bus itself
-	force              // do not wait, let it grow to the cap. For a sender that closes a cycle
 	drop               // do not wait, do without the full ones. For a sender whose context has ended
 )
 
@@ -74,6 +85,8 @@ type Outcome[T any] struct {
 	Missed  []*Reader[T] // readers that were full and did not get it: refused by policy, or the context ended
 	Stalled []*Reader[T] // readers that this append found to have stalled; from now on they lose their oldest
 	Targets *[]Target[T] // when not nil, collects who has it
+	Stale   func() bool  // reports whether the route has changed since it was looked up; nil: it has not
+	exempt  []*Queue[T]  // full, but not waited for: they wait for the sender
 	route   []*Lane[T]   // all lanes of this message
 	forward []*Reader[T] // readers that left the lane for one that is not on the route
 	wakes   wakes[T]     //

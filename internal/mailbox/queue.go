@@ -1,5 +1,10 @@
 package mailbox
 
+import (
+	"slices"
+	"time"
+)
+
 // A Queue is a ring for one reader, or for the members of one group.
 //
 // Invariant: slots[pos&mask] holds an item that nobody has taken, or pos == head.
@@ -12,15 +17,17 @@ type Queue[T any] struct {
 	count      uint64
 	bound, cap uint64
 	policy     Policy
+	stall      time.Duration
 	detached   bool // its reader goes back to the ring when it has caught up
 	lagging    bool // its readers stalled and have not caught up
 	group      bool
-	mixed      bool // members want different things
+	mixed      bool // members want different things, or did when messages came that wait
 	members    []*Reader[T]
 	spare      int // drainers that could be woken: sum of width-active over members
 	next       int // member to begin with when looking for one to wake
 	lag        Lag[T]
-	lagAt      uint64 // where in the order the lag is to be told
+	lagAt      uint64 // where lag.From would be; there the lag is to be told
+	lagTo      uint64 // where lag.To would be
 	tally      *Tally
 	ownTally   Tally
 	seen       seen
@@ -33,7 +40,7 @@ type Tally struct {
 }
 
 func (l *Lane[T]) newQueue(c *Config) *Queue[T] {
-	q := &Queue[T]{lane: l, bound: uint64(c.Bound), cap: uint64(c.Cap), policy: c.Policy}
+	q := &Queue[T]{lane: l, bound: uint64(c.Bound), cap: uint64(c.Cap), policy: c.Policy, stall: c.Stall}
 	q.tally = &q.ownTally
 	return q
 }
@@ -78,12 +85,50 @@ func (q *Queue[T]) wanted(it *Item[T]) bool {
 }
 
 func (q *Queue[T]) enqueue(it *Item[T]) {
-	if q.head-q.pos == uint64(len(q.slots)) {
-		q.slots = grow(q.slots, q.pos, q.head)
+	if n := uint64(len(q.slots)); q.head-q.pos == n {
+		if n > 0 && q.count <= n/2 {
+			q.squeeze()
+		} else {
+			q.slots = grow(q.slots, q.pos, q.head)
+		}
 	}
 	q.slots[q.head&uint64(len(q.slots)-1)] = *it
 	q.head++
 	q.count++
+}
+
+// enqueueFirst puts it before all others.
+func (q *Queue[T]) enqueueFirst(it *Item[T]) {
+	if q.head-q.pos == uint64(len(q.slots)) {
+		q.slots = grow(q.slots, q.pos, q.head)
+	}
+	q.pos--
+	q.slots[q.pos&uint64(len(q.slots)-1)] = *it
+	q.count++
+}
+
+// squeeze closes the holes that members have left who took items out of turn.
+func (q *Queue[T]) squeeze() {
+	live := q.rest()
+	low := q.head - uint64(len(live))
+	moved := func(at uint64) uint64 {
+		if at <= q.pos || at >= q.head {
+			return at
+		}
+		to := low
+		for p := q.pos; p != at; p++ {
+			if q.slots[p&uint64(len(q.slots)-1)].From != taken {
+				to++
+			}
+		}
+		return to
+	}
+	q.lagAt, q.lagTo = moved(q.lagAt), moved(q.lagTo)
+	clear(q.slots)
+	q.pos = low
+	for i, it := range live {
+		q.slots[(low+uint64(i))&uint64(len(q.slots)-1)] = it
+	}
 }
 
 // push adds it as the policy and the mode say.
@@ -95,14 +140,16 @@ func (q *Queue[T]) push(it *Item[T], mode Mode, o *Outcome[T]) {
 	case q.count < q.bound:
 	case q.lagging, q.policy == DropOldest, mode == Shed && q.waits():
 		q.dropOldest()
+	case slices.Contains(o.exempt, q):
+		if q.count >= q.cap {
+			q.dropOldest()
+		}
 	case q.policy >= DropNewest, mode == drop:
 		q.lost(it, q.head)
 		if q.policy != DropNewest {
 			o.Missed = append(o.Missed, q.members[0])
 		}
 		return
-	case q.count >= q.cap: // forced
-		q.dropOldest()
 	}
 	q.enqueue(it)
 	o.N++
@@ -128,12 +175,29 @@ func (q *Queue[T]) wake(it *Item[T], w *wakes[T]) {
 	}
 }
 
+// rouse wakes sleeping members for all that waits, after members have changed.
+func (q *Queue[T]) rouse(w *wakes[T]) {
+	for p := q.pos; p != q.head && q.spare > 0; p++ {
+		if s := &q.slots[p&uint64(len(q.slots)-1)]; s.From != taken {
+			q.wake(s, w)
+		}
+	}
+	if q.lag.Count == 0 || slices.ContainsFunc(q.members, func(m *Reader[T]) bool { return m.active > 0 }) {
+		return
+	}
+	m := q.members[0] // to be told
+	m.active++
+	q.spare--
+	w.add(m)
+}
+
 // dropOldest makes room for one.
 func (q *Queue[T]) dropOldest() {
-	s := &q.slots[q.pos&uint64(len(q.slots)-1)]
+	at := q.pos
+	s := &q.slots[at&uint64(len(q.slots)-1)]
 	it := *s
 	q.remove(s)
-	q.lost(&it, q.pos)
+	q.lost(&it, at)
 }
 
 // lost counts it and remembers where in the order to tell of it.
@@ -141,11 +205,14 @@ func (q *Queue[T]) lost(it *Item[T], at uint64) {
 	q.tally.Dropped++
 	if q.lag.Count == 0 {
 		q.tally.Lags++
-		q.lag.From = it.Val
-		q.lagAt = at
+	}
+	if q.lag.Count == 0 || at < q.lagAt {
+		q.lag.From, q.lagAt = it.Val, at
+	}
+	if q.lag.Count == 0 || at >= q.lagTo {
+		q.lag.To, q.lagTo = it.Val, at
 	}
 	q.lag.Count++
-	q.lag.To = it.Val
 }
 
 // remove takes the item in slot s out of the queue.
@@ -175,9 +242,13 @@ func (q *Queue[T]) take(r *Reader[T], buf []Item[T]) int {
 	wasFull := q.full()
 	n := 0
 	if q.group || r.cfg.Width > 1 {
-		for p := q.pos; p != q.head; p++ {
+		for p := q.pos; p != q.head; p = max(p+1, q.pos) {
 			s := &q.slots[p&uint64(len(q.slots)-1)]
 			if s.From == taken || s.From == r.owner || q.mixed && !r.wants(s) {
+				continue
+			}
+			if !q.group && r.skips(s) {
+				q.remove(s)
 				continue
 			}
 			buf[0] = *s

@@ -3,6 +3,7 @@ package mailbox
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/gravbus/gravbus/internal/gid"
 )
@@ -32,7 +33,6 @@ type Reader[T any] struct {
 type rare[T any] struct {
 	before []Item[T]     // come before all else: replay, and what was waiting when the reader moved. Not bounded, but never added to by Append
 	quiet  chan struct{} // closed when the reader is gone and its last drainer has ended
-	trail  []uint64      // lanes it has moved to
 	wants  func(T) bool  // what it wants now, when it has changed its interest or shares a group with others that want other things
 	want   string        // names wants: equal names want the same
 	seen   seen
@@ -113,24 +113,31 @@ func (r *Reader[T]) Join(l *Lane[T], want string, wants func(T) bool) {
 // Rejoin changes what a member of a group wants, and returns how many waiting messages nobody wants any more; they are dropped.
 func (r *Reader[T]) Rejoin(want string, wants func(T) bool) int {
 	l := r.lock()
-	r.rare().want, r.x.wants = want, wants
-	r.q.mix()
-	n := r.q.purge()
-	wake := r.wakeFor(int(r.q.count))
-	l.mu.Unlock()
-	if wake {
-		r.waker.Wake()
+	if r.gone {
+		l.mu.Unlock()
+		return 0
 	}
+	r.rare().want, r.x.wants = want, wants
+	r.q.mixed = true // what waits may have come for what it wanted before
+	n := r.q.purge()
+	var w wakes[T]
+	r.q.rouse(&w)
+	l.pass()
+	l.mu.Unlock()
+	w.run()
 	return n
 }
 
 func (q *Queue[T]) mix() {
-	q.mixed = slices.ContainsFunc(q.members, func(m *Reader[T]) bool { return m.x.want != q.members[0].x.want })
+	q.mixed = q.mixed || slices.ContainsFunc(q.members, func(m *Reader[T]) bool { return m.x.want != q.members[0].x.want })
 }
 
 // Begin ends a held Attach: items come first, and live ones up to Seq seq, which they cover, are skipped. The reader is then woken.
 func (r *Reader[T]) Begin(items []Item[T], seq uint64) {
 	l := r.lock()
+	if r.gone {
+		items = nil
+	}
 	r.skip = seq
 	if len(items) > 0 {
 		r.rare().before = append(items, r.x.before...)
@@ -142,47 +149,110 @@ func (r *Reader[T]) Begin(items []Item[T], seq uint64) {
 // A leaver is a reader that went on to another lane.
 //
 // A sender that looked up its lanes before the new one was known has only the old one on its route. For it the reader is still here: what
-// it appends is forwarded. A sender whose route has a later lane of the reader's finds it there.
-type leaver[T any] struct{ r *Reader[T] }
+// it appends is forwarded. A sender whose route has a later lane of the reader's finds it there. Once the new lane is known, only senders whose route is
+// stale are concerned.
+type leaver[T any] struct {
+	r     *Reader[T]
+	at    time.Time
+	known bool
+}
 
-// maxLeavers bounds how many are remembered per lane, and maxTrail how many moves per reader. Only a Send that was in progress during
-// that many changes of interest could miss one of them.
-const (
-	maxLeavers = 64
-	maxTrail   = 64
-)
+// leaverAge is how long leavers are remembered. A Send that is in progress for longer, because it waits for pods that may block it so long, could
+// miss a reader that changed its interest meanwhile.
+const leaverAge = 5 * time.Minute
 
 // Move takes r to lane l, which must be younger than its own, and which nobody sends to yet. What was waiting comes along if it is wanted.
-// private is as for Attach. Nothing is lost or doubled by sends in progress.
-func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool) {
+// private is as for Attach. publish is called to make the lane known. Nothing is lost or doubled by sends in progress.
+func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish func()) {
 	old := r.lock()
-	l.mu.Lock()
-	x := r.rare()
-	if r.q != nil && x.lag.Count == 0 {
-		x.lag = r.q.lag
+	if r.gone {
+		old.mu.Unlock()
+		publish()
+		return
 	}
+	if l.mu != old.mu {
+		l.mu.Lock()
+	}
+	x := r.rare()
+	if r.q != nil {
+		x.lag.add(r.q.lag)
+	}
+	most := max(r.cfg.Cap, len(x.before))
 	backlog := r.detach(old)
 	x.wants = wants
 	x.before = slices.DeleteFunc(append(x.before, backlog...), func(it Item[T]) bool { return !wants(it.Val) })
-	x.trail = append(x.trail, l.id)
-	if len(x.trail) > maxTrail {
-		x.trail = slices.Delete(x.trail, 0, 1)
+	for len(x.before) > most {
+		r.dropBefore()
 	}
-	old.leaving = slices.DeleteFunc(old.leaving, func(v leaver[T]) bool { return v.r == r })
-	if len(old.leaving) == maxLeavers {
-		old.leaving = slices.Delete(old.leaving, 0, 1)
-	}
-	old.leaving = append(old.leaving, leaver[T]{r})
-	old.changed()
+	old.remember(leaver[T]{r: r, at: time.Now()})
 	r.lane.Store(l)
 	r.attachLocked(l, private)
 	wake := r.wakeFor(len(x.before) + int(min(x.lag.Count, 1)))
-	l.mu.Unlock()
+	if l.mu != old.mu {
+		l.mu.Unlock()
+	}
 	old.pass()
+	rousing := old.rousing // r may have been the one to do it
+	old.rousing = nil
 	old.mu.Unlock()
+	old.rouse(rousing)
 	if wake {
 		r.waker.Wake()
 	}
+	publish()
+	old.mu.Lock()
+	for i := range old.leaving {
+		if v := &old.leaving[i]; v.r == r && !v.known {
+			v.known = true
+			old.unknown--
+		}
+	}
+	old.changed()
+	old.mu.Unlock()
+}
+
+// dropBefore drops the oldest of what comes before all else.
+func (r *Reader[T]) dropBefore() {
+	x := r.x
+	it := x.before[0]
+	x.before[0] = Item[T]{}
+	x.before = x.before[1:]
+	r.tally.Dropped++
+	if x.lag.Count == 0 {
+		r.tally.Lags++
+		x.lag.From = it.Val
+	}
+	x.lag.Count++
+	x.lag.To = it.Val
+}
+
+// remember notes a leaver, and forgets those that have gone or left long ago.
+func (l *Lane[T]) remember(v leaver[T]) {
+	if len(l.leaving) >= l.leavingMost {
+		l.leaving = slices.DeleteFunc(l.leaving, func(o leaver[T]) bool { return o.known && v.at.Sub(o.at) > leaverAge })
+		l.leavingMost = max(16, 2*len(l.leaving))
+	}
+	l.leaving = append(l.leaving, v)
+	l.unknown++
+	l.changed()
+}
+
+// isOnAfter reports whether the route has a lane that r is on, or was, after it left l. The caller holds l.mu; lanes are locked in order of age.
+func (r *Reader[T]) isOnAfter(l *Lane[T], route []*Lane[T]) bool {
+	for _, other := range route {
+		if other.id > l.id && (r.lane.Load() == other || other.hasLeft(r)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Lane[T]) hasLeft(r *Reader[T]) bool {
+	if l.graph.shared == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+	}
+	return slices.ContainsFunc(l.leaving, func(v leaver[T]) bool { return v.r == r })
 }
 
 // wakeFor makes r active if it sleeps and has n items before it; the caller is to wake it.
@@ -226,36 +296,23 @@ func (r *Reader[T]) detach(l *Lane[T]) (backlog []Item[T]) {
 	return backlog
 }
 
-// isOnAfter reports whether the route has a lane that r moved to after it left l.
-func (r *Reader[T]) isOnAfter(l *Lane[T], route []*Lane[T]) bool {
-	// trail is written with both lanes locked, and only grows while r is on later lanes: read it under the one it is on now.
-	// The caller holds l.mu, which is older; lanes are locked in order of age.
-	cur := r.lock()
-	defer cur.mu.Unlock()
-	if r.gone {
-		return true
-	}
-	for _, other := range route {
-		if other.id > l.id && slices.Contains(r.x.trail, other.id) {
-			return true
-		}
-	}
-	return false
-}
-
-// forward gives r an item that was sent to a lane it has left.
-func (r *Reader[T]) forward(it *Item[T]) {
+// forward gives r an item that was sent to a lane it has left, and reports whether r wants it.
+func (r *Reader[T]) forward(it *Item[T]) bool {
 	l := r.lock()
 	if r.gone || !r.wants(it) {
 		l.mu.Unlock()
-		return
+		return false
 	}
 	r.x.before = append(r.x.before, *it)
+	if len(r.x.before) > r.cfg.Cap {
+		r.dropBefore()
+	}
 	wake := r.wakeFor(1)
 	l.mu.Unlock()
 	if wake {
 		r.waker.Wake()
 	}
+	return true
 }
 
 // Claim takes items in hand for the calling drainer: up to MaxBatch and len(buf), one where several drainers compete. It returns first what
@@ -265,11 +322,16 @@ func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
 	l := r.lock()
 	if r.gone {
 		r.rest(l)
+		rousing := l.rousing
+		l.rousing = nil
 		l.mu.Unlock()
+		l.rouse(rousing)
 		return 0, lag
 	}
 	r.note(gid.Current())
 	var w wakes[T]
+	rousing := l.rousing
+	l.rousing = nil
 	switch {
 	case r.x != nil && r.x.lag.Count > 0:
 		lag, r.x.lag = r.x.lag, lag
@@ -291,12 +353,30 @@ func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
 		r.done.Add(1)
 	}
 	l.mu.Unlock()
-	w.run()
+	if w.one != nil {
+		w.run()
+	}
+	if rousing != nil {
+		l.rouse(rousing)
+	}
 	return n, lag
 }
 
+// rouse wakes the readers and gives back the slice.
+func (l *Lane[T]) rouse(rousing []*Reader[T]) {
+	for _, r := range rousing {
+		r.waker.Wake()
+	}
+	clear(rousing)
+	l.mu.Lock()
+	if cap(rousing) > cap(l.spare) {
+		l.spare = rousing[:0]
+	}
+	l.mu.Unlock()
+}
+
 func (r *Reader[T]) claimRing(l *Lane[T], buf []Item[T]) (n int) {
-	wasFull := l.head-r.pos >= l.bound
+	wasFull := r.isFull(l)
 	mask := uint64(len(l.slots) - 1)
 	buf = buf[:min(len(buf), l.batch)]
 	for n < len(buf) && r.pos != l.head {
@@ -311,11 +391,14 @@ func (r *Reader[T]) claimRing(l *Lane[T], buf []Item[T]) (n int) {
 			n++
 		}
 	}
-	if wasFull && l.head-r.pos < l.bound {
+	if wasFull && !r.isFull(l) {
 		l.released()
 	}
 	return n
 }
+
+// isFull reports whether senders to lane l have to wait for r, which shares its ring.
+func (r *Reader[T]) isFull(l *Lane[T]) bool { return l.head-r.pos-uint64(r.own) >= l.bound }
 
 // claimBefore takes from what comes before all else, and wakes more drainers if the reader may have them.
 func (r *Reader[T]) claimBefore(l *Lane[T], buf []Item[T], w *wakes[T]) int {
@@ -362,6 +445,8 @@ func (r *Reader[T]) rest(l *Lane[T]) {
 			r.q.caughtUp()
 		} else if r.q.count == 0 {
 			r.q.lagging = false
+		} else {
+			l.recheck() // the other members may all wait now
 		}
 	default:
 		l.busy--
@@ -410,8 +495,8 @@ func (r *Reader[T]) Remove() (rem Removed[T]) {
 		return rem
 	}
 	l := r.lock()
-	defer l.mu.Unlock()
 	if r.gone {
+		l.mu.Unlock()
 		return rem
 	}
 	q := r.q
@@ -429,18 +514,48 @@ func (r *Reader[T]) Remove() (rem Removed[T]) {
 		r.x.before = nil
 	}
 	rem.Discarded = append(rem.Discarded, r.detach(l)...)
+	var w wakes[T]
 	if q != nil && q.group {
 		if len(q.members) > 0 {
-			q.mix()
+			q.mixed = true // what waits may have come for what r wanted
 			q.purge()
+			q.rouse(&w) // r may have been woken for something
 		} else {
 			l.removeQueue(q)
 		}
 	}
+	if r.x != nil { // lost on lanes before
+		lag := r.x.lag
+		lag.add(rem.Lag)
+		rem.Lag, r.x.lag = lag, Lag[T]{}
+	}
 	r.gone = true
 	r.q = nil
 	l.pass()
+	l.mu.Unlock()
+	w.run()
 	return rem
+}
+
+// GiveBack returns to a group what a member claimed that has been removed before it began with it, and reports whether there are others to
+// take it.
+func (r *Reader[T]) GiveBack(it Item[T]) bool {
+	l := r.lock()
+	if !r.gone || len(l.queues) == 0 || !l.queues[0].group {
+		l.mu.Unlock()
+		return false
+	}
+	q := l.queues[0]
+	if !q.wanted(&it) {
+		l.mu.Unlock()
+		return false
+	}
+	q.enqueueFirst(&it)
+	var w wakes[T]
+	q.rouse(&w)
+	l.mu.Unlock()
+	w.run()
+	return true
 }
 
 // Quiet waits until no drainer of r is active, which is for ever only after Remove. Called from inside one it does not wait, nor
@@ -463,8 +578,7 @@ func (r *Reader[T]) Quiet() {
 	g := l.graph
 	w := g.newWaiter()
 	defer g.release(w)
-	w.quiet = r
-	if !g.enter(w) {
+	if len(g.enter(w, edge[T]{quiet: r})) > 0 {
 		return
 	}
 	defer g.exit(w)
@@ -493,14 +607,6 @@ func (r *Reader[T]) drainers(set []uintptr) []uintptr {
 		set = append(set, r.x.gids...)
 	}
 	return set
-}
-
-// appendDrainers appends r's drainers as one set, if all of them are known.
-func (r *Reader[T]) appendDrainers(sets [][]uintptr) [][]uintptr {
-	if set := r.drainers(nil); len(set) == int(r.active) {
-		return append(sets, set)
-	}
-	return sets
 }
 
 // Active reports whether r is being drained, or about to be.

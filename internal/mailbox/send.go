@@ -3,6 +3,7 @@ package mailbox
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -10,70 +11,100 @@ import (
 var ErrClosed = errors.New("mailbox: closed")
 
 // AppendSlow adds it for every reader of the lane but the sender's own, as their policies and the mode say, waiting if need be
-// until ctx ends. route is all the lanes that it goes to.
+// until ctx ends. own is as for AppendLocked; route is all the lanes that it goes to.
 func (l *Lane[T]) AppendSlow(ctx context.Context, it *Item[T], own *Reader[T], mode Mode, route []*Lane[T], o *Outcome[T]) {
 	o.route = route
 	l.mu.Lock()
-	l.look()
-	if l.full > 0 && mode == Normal {
-		mode = l.await(ctx, o)
+	if mode == Normal && l.isFullFor(it, own, nil) {
+		mode = l.await(ctx, it, own, o)
 		if o.Err == ErrClosed {
 			l.mu.Unlock()
 			return
 		}
 	}
 	l.commit(it, own, mode, o)
-	if len(l.waiters) > 0 {
-		if mode == force {
-			l.wakeWaiters(len(l.waiters)) // who they wait for has changed: let them look again
-		} else {
-			l.pass()
-		}
-	}
+	l.pass()
 	l.mu.Unlock()
 	o.wakes.run()
 	for _, r := range o.forward {
-		r.forward(it)
+		if r.forward(it) {
+			o.N++
+			if o.Targets != nil {
+				*o.Targets = append(*o.Targets, Target[T]{[]*Reader[T]{r}})
+			}
+		}
 	}
 	o.forward = o.forward[:0]
 }
 
-// await waits until nobody is full, or there is a reason to go on without.
-func (l *Lane[T]) await(ctx context.Context, o *Outcome[T]) (mode Mode) {
+// isFullFor reports whether it has to wait for somebody: a full reader that would get it, and that is not exempt.
+func (l *Lane[T]) isFullFor(it *Item[T], own *Reader[T], exempt []*Queue[T]) bool {
+	l.look()
+	if l.full == 0 {
+		return false
+	}
+	if own != nil && own.lane.Load() == l && !own.gone && own.q == nil && own.active > 0 && own.isFull(l) {
+		l.demote(own) // it does not get what it sends itself, and must not be in the way of it
+		l.look()
+	}
+	n := l.full
+	for _, q := range l.queues {
+		if q.full() && (slices.Contains(exempt, q) || !q.wanted(it)) {
+			n--
+		}
+	}
+	return n > 0
+}
+
+// await waits until nobody that has to be waited for is full, or there is a reason to go on without. Readers that wait for the sender themselves need not
+// be waited for: they are made exempt, and grow.
+func (l *Lane[T]) await(ctx context.Context, it *Item[T], own *Reader[T], o *Outcome[T]) (mode Mode) {
 	w := l.graph.newWaiter()
+	defer l.graph.release(w)
+	waitsWith := *it // a copy, so that it does not escape where nobody waits
+	l.waiting++
+	if l.waiting == 1 {
+		l.watches++ // all begin anew to stand still
+		l.watched.Store(true)
+	}
 	front := false
-	for l.full > 0 {
+	for mode == Normal && l.isFullFor(it, own, o.exempt) {
+		w.picky = len(o.exempt) > 0 || own != nil && own.lane.Load() == l ||
+			slices.ContainsFunc(l.queues, func(q *Queue[T]) bool { return !q.wanted(it) })
 		l.queueUp(w, front)
-		deadline := l.watch(time.Now())
+		front = true
+		deadline := l.watch(time.Now(), it, o.exempt)
 		l.mu.Unlock()
-		why := l.graph.park(ctx, w, deadline)
+		why, closing := l.graph.park(ctx, w, edge[T]{lane: l, it: &waitsWith, exempt: o.exempt}, deadline)
+		if own != nil && own.Drains(w.gid) {
+			own.Progress() // a handler that waited has not stood still
+		}
 		l.mu.Lock()
 		l.leave(w)
 		switch why {
 		case closesCycle:
-			mode = force
+			for _, c := range closing {
+				o.exempt = append(o.exempt, c.grow(l)...)
+			}
 		case contextDone:
 			mode, o.Err = drop, ctx.Err()
 		case graphClosed:
-			o.Err = ErrClosed
+			mode, o.Err = drop, ErrClosed
 		case deadlinePassed:
-			o.Stalled = append(o.Stalled, l.declareStalled(time.Now())...)
+			o.Stalled = append(o.Stalled, l.declareStalled(time.Now(), it, o.exempt)...)
 		}
-		l.look()
-		if mode != Normal || o.Err != nil {
-			break
-		}
-		front = true
 	}
-	l.graph.release(w)
+	l.waiting--
+	l.watched.Store(l.waiting > 0)
 	return mode
 }
 
-// commit adds it for everybody. In mode Normal nobody is full.
+// commit adds it for everybody. In mode Normal nobody is full but those who are exempt.
 func (l *Lane[T]) commit(it *Item[T], own *Reader[T], mode Mode, o *Outcome[T]) {
+	l.look()
 	if l.full > 0 && len(l.sharers) > 0 {
 		for i := 0; i < l.busy; {
-			if r := l.sharers[i]; l.head-r.pos >= l.bound {
+			if r := l.sharers[i]; r.isFull(l) {
 				l.demote(r)
 			} else {
 				i++
@@ -92,12 +123,20 @@ func (l *Lane[T]) commit(it *Item[T], own *Reader[T], mode Mode, o *Outcome[T]) 
 				}
 			}
 		}
-		o.N += l.write(it, own, &o.wakes)
+		n, wake := l.write(it, own)
+		o.N += n
+		if wake != nil {
+			o.wakes.add(wake)
+		}
+	}
+	l.count()
+	stale := o.Stale != nil && o.Stale()
+	if l.unknown == 0 && !stale {
+		return
 	}
 	for _, v := range l.leaving {
-		if v.r.owner != it.From && !v.r.isOnAfter(l, o.route) {
+		if (stale || !v.known) && v.r.owner != it.From && !v.r.isOnAfter(l, o.route) {
 			o.forward = append(o.forward, v.r)
-			o.N++
 		}
 	}
 }
@@ -129,8 +168,7 @@ func (w *wakes[T]) run() {
 // A waiter is a goroutine that waits: a sender for the full readers of a lane, or somebody for one reader's handlers to end.
 type waiter[T any] struct {
 	gid   uintptr
-	lane  *Lane[T]
-	quiet *Reader[T]
+	picky bool          // it need not wait for all who are full: it looks at every release
 	ch    chan struct{} // capacity 1
 	timer *time.Timer
 }
@@ -143,7 +181,6 @@ func (w *waiter[T]) signal() {
 }
 
 func (l *Lane[T]) queueUp(w *waiter[T], front bool) {
-	w.lane = l
 	select {
 	case <-w.ch: // left from the last time
 	default:
@@ -153,7 +190,6 @@ func (l *Lane[T]) queueUp(w *waiter[T], front bool) {
 		copy(l.waiters[1:], l.waiters)
 		l.waiters[0] = w
 	}
-	l.watched.Store(true)
 }
 
 // leave takes w off the list if it was not taken off when it was woken.
@@ -164,7 +200,6 @@ func (l *Lane[T]) leave(w *waiter[T]) {
 			copy(l.waiters[i:], l.waiters[i+1:])
 			l.waiters[last] = nil
 			l.waiters = l.waiters[:last]
-			l.watched.Store(last > 0)
 			return
 		}
 	}
@@ -172,22 +207,23 @@ func (l *Lane[T]) leave(w *waiter[T]) {
 
 // seen is what the senders that wait for a reader know of its progress. It stalls when done stays the same from at on for its limit.
 type seen struct {
-	done uint64
-	at   time.Time
+	watch uint64 // of the lane, when at was set
+	done  uint64
+	at    time.Time
 }
 
-// slow calls f for everybody whom senders wait for and who may stall: the readers, their progress as last seen and their limit.
-func (l *Lane[T]) slow(f func(rs []*Reader[T], s *seen, limit time.Duration)) {
+// slow calls f for everybody for whom it waits and who may stall: the readers, their progress as last seen and their limit.
+func (l *Lane[T]) slow(it *Item[T], exempt []*Queue[T], f func(rs []*Reader[T], s *seen, limit time.Duration)) {
 	for i := l.busy - 1; i >= 0; i-- { // f may demote the reader
 		r := l.sharers[i]
-		if l.head-r.pos >= l.bound && r.cfg.Stall > 0 {
+		if r.isFull(l) && r.cfg.Stall > 0 {
 			x := r.rare()
 			f([]*Reader[T]{r}, &x.seen, r.cfg.Stall)
 		}
 	}
 	for _, q := range l.queues {
-		if q.full() && q.policy == Wait && q.members[0].cfg.Stall > 0 {
-			f(q.members, &q.seen, q.members[0].cfg.Stall)
+		if q.full() && q.policy == Wait && q.stall > 0 && !slices.Contains(exempt, q) && q.wanted(it) {
+			f(q.members, &q.seen, q.stall)
 		}
 	}
 }
@@ -204,10 +240,10 @@ func (l *Lane[T]) progress(rs []*Reader[T]) (done uint64, waits bool) {
 }
 
 // watch notes the progress of all who are full, and returns when the first of them will have stalled, if it finishes nothing: zero for never.
-func (l *Lane[T]) watch(now time.Time) (deadline time.Time) {
-	l.slow(func(rs []*Reader[T], s *seen, limit time.Duration) {
-		if done, waits := l.progress(rs); done != s.done || waits || s.at.IsZero() {
-			s.done, s.at = done, now
+func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadline time.Time) {
+	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
+		if done, waits := l.progress(rs); done != s.done || waits || s.watch != l.watches {
+			s.watch, s.done, s.at = l.watches, done, now
 		}
 		if at := s.at.Add(limit); deadline.IsZero() || at.Before(deadline) {
 			deadline = at
@@ -217,8 +253,8 @@ func (l *Lane[T]) watch(now time.Time) (deadline time.Time) {
 }
 
 // declareStalled makes those lag who have finished nothing for their limit, and returns them.
-func (l *Lane[T]) declareStalled(now time.Time) (stalled []*Reader[T]) {
-	l.slow(func(rs []*Reader[T], s *seen, limit time.Duration) {
+func (l *Lane[T]) declareStalled(now time.Time, it *Item[T], exempt []*Queue[T]) (stalled []*Reader[T]) {
+	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
 		done, waits := l.progress(rs)
 		if done != s.done || waits {
 			s.done, s.at = done, now

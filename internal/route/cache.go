@@ -17,17 +17,25 @@ var seed = maphash.MakeSeed()
 // the table clears what it makes wrong, or makes it older than the table's
 // generation, before the mutex is released. So a result computed before a change
 // is never taken for one after it.
-type cache[S comparable] [cacheSize]atomic.Pointer[entry[S]]
+type cache[S comparable] [cacheSize]atomic.Pointer[Found[S]]
 
-// entry is the result for one type. It is not changed once it is in the cache.
-type entry[S comparable] struct {
+// Found is a valid type, and who wants it. It is not changed once it is in the
+// cache.
+type Found[S comparable] struct {
 	typ      string
 	sinks    []S
-	gen      uint64 // the table's when it was worked out; another makes it stale
-	reserved bool   // the type is
+	gen      uint64                    // the table's when it was worked out; another makes it stale
+	slot     *atomic.Pointer[Found[S]] // where it is cached; something else there makes it stale
+	reserved bool
 }
 
-func (c *cache[S]) slot(typ string) *atomic.Pointer[entry[S]] {
+// Sinks returns the sinks, as Lookup does.
+func (f *Found[S]) Sinks() []S { return f.sinks }
+
+// Reserved reports whether the type is one of Reserved.
+func (f *Found[S]) Reserved() bool { return f.reserved }
+
+func (c *cache[S]) slot(typ string) *atomic.Pointer[Found[S]] {
 	return &c[maphash.String(seed, typ)%cacheSize]
 }
 

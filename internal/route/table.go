@@ -31,7 +31,7 @@ type literal[S comparable] struct {
 	// until it is first needed. It costs no more memory than the members do, and
 	// lets more types be hot than the cache has slots without allocating. Never
 	// changed, only replaced.
-	result *entry[S]
+	result *Found[S]
 }
 
 // Add registers sink for the types that in wants. The patterns of in have to be
@@ -111,62 +111,64 @@ func (t *Table[S]) Lookup(typ string) ([]S, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.entry.sinks, nil
+	return f.sinks, nil
 }
 
-// Found is a type that is known to be valid, and who wanted it when it was found.
-type Found[S comparable] struct {
-	entry *entry[S]
-	slot  *atomic.Pointer[entry[S]]
-}
-
-// Reserved reports whether the type found is one of Reserved.
-func (f Found[S]) Reserved() bool { return f.entry.reserved }
-
-// Find checks typ and finds out who wants it. Current tells later who wants it
-// then, for less than a second Lookup.
-func (t *Table[S]) Find(typ string) (Found[S], error) {
+// Find checks typ and finds out who wants it. The error is a *SyntaxError.
+func (t *Table[S]) Find(typ string) (*Found[S], error) {
 	if c := t.cache.Load(); c != nil {
-		slot := c.slot(typ)
-		if e := slot.Load(); e != nil && e.typ == typ && e.gen == t.gen.Load() {
-			return Found[S]{e, slot}, nil
+		if f := c.slot(typ).Load(); f != nil && f.typ == typ && f.gen == t.gen.Load() {
+			return f, nil
 		}
 	}
 	return t.findMiss(typ)
 }
 
-// Current returns the sinks of what was found, as Lookup would now.
-func (t *Table[S]) Current(f Found[S]) ([]S, error) {
-	if f.slot.Load() == f.entry && f.entry.gen == t.gen.Load() {
-		return f.entry.sinks, nil
-	}
-	return t.Lookup(f.entry.typ)
+// Knows reports whether f, which may be nil, is what Find would return for typ now.
+// That takes 2 ns where Find takes 6.
+func (t *Table[S]) Knows(f *Found[S], typ string) bool {
+	return f != nil && f.typ == typ && t.Fresh(f)
 }
 
-func (t *Table[S]) findMiss(typ string) (Found[S], error) {
+// Fresh reports whether nothing has changed for f's type since it was found. It may
+// report false though nothing has.
+func (t *Table[S]) Fresh(f *Found[S]) bool {
+	return f.slot.Load() == f && f.gen == t.gen.Load()
+}
+
+// Refresh returns what Find would return now for f's type.
+func (t *Table[S]) Refresh(f *Found[S]) *Found[S] {
+	if t.Fresh(f) {
+		return f
+	}
+	f, _ = t.Find(f.typ) // the type was valid
+	return f
+}
+
+func (t *Table[S]) findMiss(typ string) (*Found[S], error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 
 	l := t.literals[typ]
 	if l == nil { // what was registered is valid
 		if err := CheckType(typ); err != nil {
-			return Found[S]{}, err
+			return nil, err
 		}
 	}
-	e := t.resolveLocked(typ, l)
 	c := t.cache.Load()
 	if c == nil {
 		c = new(cache[S])
 		t.cache.Store(c)
 	}
 	slot := c.slot(typ)
-	slot.Store(e)
-	return Found[S]{e, slot}, nil
+	f := t.resolveLocked(typ, l, slot)
+	slot.Store(f)
+	return f, nil
 }
 
 // resolveLocked works out the result for typ. l is its literal, nil if it has
 // none.
-func (t *Table[S]) resolveLocked(typ string, l *literal[S]) *entry[S] {
+func (t *Table[S]) resolveLocked(typ string, l *literal[S], slot *atomic.Pointer[Found[S]]) *Found[S] {
 	g := gathering[S]{typ: typ, regs: t.scratch, plain: true}
 	defer func() {
 		clear(g.regs)
@@ -176,19 +178,19 @@ func (t *Table[S]) resolveLocked(typ string, l *literal[S]) *entry[S] {
 	switch {
 	case l == nil:
 		// Cloned, for typ may be a small part of a large message.
-		return t.newEntry(strings.Clone(typ), g.sinks())
+		return t.newEntry(strings.Clone(typ), g.sinks(), slot)
 	case g.lists > 0:
 		g.add(&l.members)
-		return t.newEntry(l.members.first.pattern, g.sinks())
+		return t.newEntry(l.members.first.pattern, g.sinks(), slot)
 	case l.result == nil || l.result.gen != t.gen.Load():
 		g.add(&l.members)
-		l.result = t.newEntry(l.members.first.pattern, g.sinks())
+		l.result = t.newEntry(l.members.first.pattern, g.sinks(), slot)
 	}
 	return l.result
 }
 
-func (t *Table[S]) newEntry(typ string, sinks []S) *entry[S] {
-	return &entry[S]{typ, sinks, t.gen.Load(), IsReserved(typ)}
+func (t *Table[S]) newEntry(typ string, sinks []S, slot *atomic.Pointer[Found[S]]) *Found[S] {
+	return &Found[S]{typ, sinks, t.gen.Load(), slot, IsReserved(typ)}
 }
 
 // forgetLocked drops the cached results that r, which was just added or removed,
