@@ -44,18 +44,19 @@ type Bus struct {
 
 	_ [64]byte // above is read at every Send, below is written often
 
-	working                           atomic.Int64  // handlers and wait functions that run or are about to
-	looping                           atomic.Int64  // loops over Messages that have something to do
-	insideWork, insideLoops           atomic.Int64  // those of them who wait for the bus to drain
-	drainMu                           sync.Mutex    // guards drain
-	drain                             chan struct{} // closed at the next progress; nil if nobody waits
-	sent                              atomic.Uint64 // messages, when there is no buffer that counts them
-	parked                            parked        // replies known by UUID alone
-	helpers                           helpers       // goroutines that belong to no pod
-	pods                              podSet
-	polls                             polls  // RequestAlls in progress
-	gone                              counts // of pods that have gone
-	refused, repliesLost, deadLetters atomic.Uint64
+	working                 atomic.Int64  // handlers and wait functions that run or are about to
+	looping                 atomic.Int64  // loops over Messages that have something to do
+	insideWork, insideLoops atomic.Int64  // those of them who wait for the bus to drain
+	drainMu                 sync.Mutex    // guards drain
+	drain                   chan struct{} // closed at the next progress; nil if nobody waits
+	sent                    atomic.Uint64 // messages, when there is no buffer that counts them
+	replyWaits              sync.Pool     // of *replyWait for any reply; per bus, as channels must not cross synctest bubbles
+	parked                  parked        // replies known by UUID alone
+	helpers                 helpers       // goroutines that belong to no pod
+	pods                    podSet
+	polls                   polls     // RequestAlls in progress
+	gone                    podCounts // of pods that have gone
+	refused, repliesLost    atomic.Uint64
 
 	mu     sync.Mutex // guards lanes and groups, and changes of routes
 	lanes  map[laneKey]*laneUse
@@ -130,21 +131,25 @@ func (b *Bus) ConnectWithReplay(opts ...PodOption) *Pod {
 // is empty.
 func (b *Bus) Buffer() *Buffer { return b.buffer }
 
-// join finds or makes the lane for the interest, and counts the use. With fresh it is always a new one, which is not in the routes yet: publish
-// does that. The caller holds b.mu.
-func (b *Bus) joinLocked(key laneKey, interest route.Interest, fresh bool) *laneUse {
+// join finds or makes the lane for the interest, and counts the use.
+func (b *Bus) join(key laneKey, interest route.Interest) *laneUse {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	u := b.lanes[key]
-	if u == nil || fresh {
-		u = &laneUse{lane: b.graph.NewLane(key.bound), key: key, interest: interest}
-		if !fresh {
-			b.publishLocked(u)
-		}
+	if u == nil {
+		u = b.newUse(key, interest)
+		b.publishLocked(u)
+		return u
 	}
 	u.uses++
 	return u
 }
 
-// publish makes a fresh lane known.
+// newUse makes a lane that is not in the routes yet: publish does that.
+func (b *Bus) newUse(key laneKey, interest route.Interest) *laneUse {
+	return &laneUse{lane: b.graph.NewLane(key.bound), key: key, interest: interest, uses: 1}
+}
+
 func (b *Bus) publish(u *laneUse) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -190,6 +195,19 @@ func (b *Bus) joinGroup(name string, bound int, interest route.Interest) *laneUs
 	u.uses++
 	b.routes.Add(u.lane, interest)
 	return u
+}
+
+// addToGroup and removeFromGroup change what a member wants.
+func (b *Bus) addToGroup(u *laneUse, interest route.Interest) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.routes.Add(u.lane, interest)
+}
+
+func (b *Bus) removeFromGroup(u *laneUse, interest route.Interest) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.routes.Remove(u.lane, interest)
 }
 
 func (b *Bus) leaveGroup(u *laneUse, interest route.Interest) {
@@ -650,20 +668,38 @@ func (s *podSet) working() (names []string) {
 	return names
 }
 
-// counts is what a pod, or all that have gone, did.
-type counts struct {
-	delivered, dropped, lags, failed, panics, deadLetters atomic.Uint64
-	busy                                                  atomic.Int64 // nanoseconds in handlers
+// podCounts is what a pod, or all that have gone, did.
+type podCounts struct {
+	delivered, failed atomic.Uint64
+	busy              atomic.Int64 // nanoseconds in handlers
+	rare              atomic.Pointer[rareCounts]
+}
+
+// rareCounts is what few pods have to count.
+type rareCounts struct {
+	dropped, lags, panics, deadLetters atomic.Uint64
+}
+
+func (c *podCounts) seldom() *rareCounts {
+	if r := c.rare.Load(); r != nil {
+		return r
+	}
+	c.rare.CompareAndSwap(nil, new(rareCounts))
+	return c.rare.Load()
 }
 
 // moveTo adds c to sum and leaves c at zero.
-func (c *counts) moveTo(sum *counts) {
+func (c *podCounts) moveTo(sum *podCounts) {
 	sum.delivered.Add(c.delivered.Swap(0))
-	sum.dropped.Add(c.dropped.Swap(0))
 	sum.failed.Add(c.failed.Swap(0))
-	sum.panics.Add(c.panics.Swap(0))
-	sum.deadLetters.Add(c.deadLetters.Swap(0))
 	sum.busy.Add(c.busy.Swap(0))
+	if r := c.rare.Load(); r != nil {
+		to := sum.seldom()
+		to.dropped.Add(r.dropped.Swap(0))
+		to.lags.Add(r.lags.Swap(0))
+		to.panics.Add(r.panics.Swap(0))
+		to.deadLetters.Add(r.deadLetters.Swap(0))
+	}
 }
 
 // Stats is a snapshot of a bus.
@@ -713,9 +749,9 @@ func (b *Bus) Stats() Stats {
 	} else {
 		s.Sent = b.sentUnbuffered()
 	}
-	s.Delivered, s.Dropped, s.Failed = b.gone.delivered.Load(), b.gone.dropped.Load(), b.gone.failed.Load()
-	s.DeadLetters, s.HandlerTime = b.gone.deadLetters.Load(), time.Duration(b.gone.busy.Load())
-	s.Panics = b.gone.panics.Load()
+	s.Delivered, s.Failed, s.HandlerTime = b.gone.delivered.Load(), b.gone.failed.Load(), time.Duration(b.gone.busy.Load())
+	rare := b.gone.seldom()
+	s.Dropped, s.Panics, s.DeadLetters = rare.dropped.Load(), rare.panics.Load(), rare.deadLetters.Load()
 	s.Working = int(b.working.Load()+b.looping.Load()) + b.helpers.count()
 	groups := map[string]bool{}
 	for _, p := range b.pods.all() {

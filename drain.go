@@ -20,6 +20,7 @@ type batch struct {
 	h       *handler // when they were claimed
 	redo    *failure // what is being handled is not items[i] but this
 	calling bool     // in the handler
+	watched uint64   // what Watched was when Progress was last reported
 	done    uint64   // calls that succeeded and are not counted yet
 }
 
@@ -79,7 +80,7 @@ func (p *Pod) drained(b *batch) {
 		go p.start() // ends when the mailbox is empty, like the one it replaces
 		return
 	}
-	b.h = nil
+	b.h, b.watched = nil, 0
 	batches.Put(b)
 	if p.state.Load() != podOpen {
 		p.flush()
@@ -114,7 +115,8 @@ func (p *Pod) handle(b *batch) {
 		b.calling = true
 		err := h.fn(it.Val)
 		b.calling = false
-		if p.reader.Watched() {
+		if w := p.reader.Watched(); w != 0 && w != b.watched {
+			b.watched = w
 			p.reader.Progress()
 		}
 		if err != nil && !errors.Is(err, ErrMsgNotWanted) {
@@ -179,7 +181,7 @@ func (p *Pod) failed(f failure, err error) {
 	msg := f.item.Val
 	var pe *PanicError
 	if errors.As(err, &pe) && pe.Stack != nil {
-		p.stats.panics.Add(1)
+		p.stats.seldom().panics.Add(1)
 		p.panicked(msg, pe)
 	}
 	if msg.Type() == MsgTypeLagged {
@@ -223,7 +225,7 @@ func (p *Pod) panicked(msg Message, pe *PanicError) {
 
 // deadLetter sends a message that the pod could not handle to whoever wants dead letters.
 func (p *Pod) deadLetter(f failure) {
-	p.stats.deadLetters.Add(1)
+	p.stats.seldom().deadLetters.Add(1)
 	p.bus.emit(EventDeadLetter, func() any {
 		return DeadLetter{Pod: p.Name(), Message: f.item.Val, Attempts: f.attempts, Error: f.err.Error(), Time: time.Now()}
 	})

@@ -116,7 +116,8 @@ func Overflow(o OverflowPolicy) PodOption {
 }
 
 // StallLimit is how long the pod may finish nothing, while somebody waits to send to it, before its oldest messages give way;
-// DefaultStallLimit unless d is positive. A pod that itself waits in a Send by that pod is not standing still.
+// DefaultStallLimit unless d is positive. A handler that itself waits in a Send by its own pod is not standing still; one that waits for anything else is,
+// such as the reply to a Request, or a Send by another pod that comes to a moment between two waits.
 func StallLimit(d time.Duration) PodOption {
 	return func(c *podConfig) { c.mail.Stall = positive(d, DefaultStallLimit) }
 }

@@ -35,16 +35,21 @@ type lastingWait struct {
 	w  *replyWait
 }
 
-// register makes replies to r's message known by UUID find box. Each call is undone by unregister.
-func (k *parked) register(r *Receipt, box *replies) {
+// register makes replies to r's message known by UUID find box, or the box of another receipt of the same message that is there already, which becomes
+// r's too, and returns it. Each call is undone by unregister.
+func (k *parked) register(r *Receipt, box *replies) *replies {
 	k.mu.Lock()
-	k.know(r.id, box).waits++
+	kn := k.know(r.id, box)
+	kn.waits++
+	box = kn.box
 	early := k.takeEarly(r.id)
 	k.mu.Unlock()
+	r.box.Store(box)
 	bus := r.pod.Load().bus
 	for _, rep := range early {
 		box.deliver(bus, rep)
 	}
+	return box
 }
 
 func (k *parked) unregister(id uuid.UUID) {
@@ -55,8 +60,8 @@ func (k *parked) unregister(id uuid.UUID) {
 }
 
 // registerLasting is register for a wait that ends by forget, or when there are too many.
-func (k *parked) registerLasting(r *Receipt, box *replies, w *replyWait) {
-	k.register(r, box)
+func (k *parked) registerLasting(r *Receipt, box *replies, w *replyWait) *replies {
+	box = k.register(r, box)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	known := k.waiting[r.id]
@@ -69,6 +74,7 @@ func (k *parked) registerLasting(r *Receipt, box *replies, w *replyWait) {
 		oldest := k.lasting.Front().Value.(lastingWait)
 		k.forgetLocked(oldest.id, oldest.w)
 	}
+	return box
 }
 
 func (k *parked) forget(id uuid.UUID, w *replyWait) {
@@ -88,15 +94,15 @@ func (k *parked) forgetLocked(id uuid.UUID, w *replyWait) {
 }
 
 func (k *parked) know(id uuid.UUID, box *replies) *known {
-	known_ := k.waiting[id]
-	if known_ == nil {
-		known_ = &known{box: box}
+	kn := k.waiting[id]
+	if kn == nil {
+		kn = &known{box: box}
 		if k.waiting == nil {
 			k.waiting = map[uuid.UUID]*known{}
 		}
-		k.waiting[id] = known_
+		k.waiting[id] = kn
 	}
-	return known_
+	return kn
 }
 
 func (k *parked) tidy(id uuid.UUID) {

@@ -43,15 +43,12 @@ type Pod struct {
 	handler atomic.Pointer[handler]
 	reader  reader
 
-	mu        sync.Mutex // guards all below, and On and its like among themselves
-	use       *laneUse   // the lane that reader is on, nil while it is on none
-	interest  route.Interest
-	denied    []string // patterns by FilterType
-	replayed  bool
+	mu        sync.Mutex   // guards all below, and On and its like among themselves
+	use       *laneUse     // the lane that reader is on, nil while it is on none
 	extras    *podExtras   // nil if there is nothing in it
 	keptCount atomic.Int32 // len of extras.kept
 
-	stats counts
+	stats podCounts
 }
 
 // podExtras is what few pods have.
@@ -59,6 +56,7 @@ type podExtras struct {
 	kept      []failure
 	waits     map[*wait]bool
 	uuids     map[string]bool // refused by FilterUUID; replaced, not changed
+	denied    []string        // patterns refused by FilterType; replaced, not changed
 	unclaimed []unclaimed
 	ended     chan struct{} // closed when the pod is disconnected
 	ctx       context.Context
@@ -68,9 +66,9 @@ type podExtras struct {
 // handler is what On and OnType set.
 type handler struct {
 	fn     MsgFunc
-	wanted route.Interest
-	notice bool            // fn wants Lagged notices too
+	wanted *route.Interest // not changed; shared with other pods
 	uuids  map[string]bool // not wanted; not changed
+	notice bool            // fn wants Lagged notices too
 }
 
 // failure is a message that the handler failed on.
@@ -217,14 +215,15 @@ func (p *Pod) FilterType(pattern string, allow bool) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	patterns := slices.Clone(p.interest.Allow)
+	x := p.extra()
+	patterns := slices.Clone(p.interest().Allow)
 	if allow {
-		p.denied = slices.DeleteFunc(slices.Clone(p.denied), func(d string) bool { return d == pattern })
+		x.denied = slices.DeleteFunc(slices.Clone(x.denied), func(d string) bool { return d == pattern })
 		if len(patterns) > 0 && !slices.Equal(patterns, []string{">"}) && !slices.Contains(patterns, pattern) {
 			patterns = append(patterns, pattern)
 		}
-	} else if !slices.Contains(p.denied, pattern) {
-		p.denied = append(slices.Clone(p.denied), pattern)
+	} else if !slices.Contains(x.denied, pattern) {
+		x.denied = append(slices.Clone(x.denied), pattern)
 	}
 	h := p.handler.Load()
 	if h == nil {
@@ -267,57 +266,73 @@ func (p *Pod) extra() *podExtras {
 	return p.extras
 }
 
+// interest returns what the pod's handler wants.
+func (p *Pod) interest() route.Interest {
+	if h := p.handler.Load(); h != nil {
+		return *h.wanted
+	}
+	return route.Interest{}
+}
+
+// denied returns what FilterType refuses.
+func (p *Pod) denied() []string {
+	if p.extras == nil {
+		return nil
+	}
+	return p.extras.denied
+}
+
 // listen makes h handle what the patterns want. The caller holds p.mu.
 func (p *Pod) listen(patterns []string, h *handler) error {
 	if p.state.Load() != podOpen {
 		return p.closedErr()
 	}
 	b := p.bus
-	next := route.Interest{Allow: patterns, Deny: p.denied}
-	if len(patterns) == 0 {
-		next = route.Interest{}
+	before := p.interest()
+	next := route.Interest{}
+	if len(patterns) > 0 {
+		next = route.Interest{Allow: patterns, Deny: p.denied()}
 	}
-	h.wanted = next
 	if p.extras != nil {
 		h.uuids = p.extras.uuids
 	}
-	p.handler.Store(h)
-	before := p.interest
-	p.interest = next
 	key := laneKey{interest: next.Key(), bound: p.mail.Bound, private: p.mail.Policy != mailbox.Wait || p.mail.Width > 1}
 
 	switch {
 	case p.use == nil && len(patterns) == 0:
+		h.wanted = new(route.Interest)
+		p.handler.Store(h)
 	case p.use == nil && p.cfg.group != "":
+		h.wanted = &route.Interest{Allow: next.Allow, Deny: next.Deny}
+		p.handler.Store(h)
 		p.use = b.joinGroup(p.cfg.group, p.mail.Bound, next)
 		p.reader.Join(p.use.lane, key.interest, wants(next))
 	case p.use == nil:
-		b.mu.Lock()
-		p.use = b.joinLocked(key, next, false)
-		b.mu.Unlock()
-		if p.cfg.replay != nil && !p.replayed {
-			p.replayed = true
+		p.use = b.join(key, next)
+		h.wanted = &p.use.interest
+		p.handler.Store(h)
+		if p.cfg.replay != nil {
 			p.reader.Attach(p.use.lane, key.private, true)
 			p.reader.Begin(p.history())
 		} else {
 			p.reader.Attach(p.use.lane, key.private, false)
 		}
 	case before.Key() == next.Key():
+		h.wanted = p.handler.Load().wanted
+		p.handler.Store(h)
 	case p.cfg.group != "":
-		b.mu.Lock()
-		b.routes.Add(p.use.lane, next)
-		b.mu.Unlock()
+		h.wanted = &route.Interest{Allow: next.Allow, Deny: next.Deny}
+		p.handler.Store(h)
+		b.addToGroup(p.use, next)
 		p.reader.Rejoin(key.interest, wants(next)) // counts what nobody wants any more
-		b.mu.Lock()
-		b.routes.Remove(p.use.lane, before)
-		b.mu.Unlock()
+		b.removeFromGroup(p.use, before)
 	default:
 		// Order matters, see mailbox.Reader.Move: the new lane is known to nobody until the reader is on it.
-		old := p.use
-		b.mu.Lock()
-		p.use = b.joinLocked(key, next, true)
-		b.mu.Unlock()
-		p.reader.Move(p.use.lane, key.private, wants(next), func() { b.publish(p.use) })
+		old, fresh := p.use, b.newUse(key, next)
+		p.use = fresh
+		h.wanted = &fresh.interest
+		p.handler.Store(h)
+		p.reader.Move(fresh.lane, key.private, wants(next), func() { b.publish(fresh) })
 		b.leave(old)
 	}
 	return nil
@@ -341,11 +356,11 @@ func (p *Pod) history() ([]item, uint64) {
 		first += uint64(len(all) - len(rest))
 		all = rest
 	}
-	types := route.Interest{Allow: r.types}
+	wanted, types := p.interest(), route.Interest{Allow: r.types}
 	var items []item
 	for i, s := range all {
 		typ := s.msg.Type()
-		if s.from != p.id && p.interest.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
+		if s.from != p.id && wanted.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
 			items = append(items, item{Val: s.msg, From: s.from, Seq: first + uint64(i)})
 		}
 	}
@@ -384,7 +399,7 @@ func (p *Pod) disconnect(state int32) {
 		return
 	}
 	rem := p.reader.Remove()
-	use, interest := p.use, p.interest
+	use, interest := p.use, p.interest()
 	p.use = nil
 	x := p.extras
 	var waits []*wait
@@ -422,7 +437,9 @@ func (p *Pod) disconnect(state int32) {
 	if rem.Lag.Count > 0 {
 		p.emitLagged(rem.Lag)
 	}
-	b.gone.dropped.Add(rem.Tally.Dropped)
+	lost := b.gone.seldom()
+	lost.dropped.Add(rem.Tally.Dropped)
+	lost.lags.Add(rem.Tally.Lags)
 	b.pods.remove(p)
 	p.flush()
 	b.polls.left(p.id)
@@ -487,8 +504,12 @@ func (p *Pod) allWaits() (all []*wait) {
 // Stats returns a snapshot of the pod.
 func (p *Pod) Stats() PodStats {
 	depth, tally := p.reader.Depth()
-	tally.Dropped += p.stats.dropped.Load()
-	tally.Lags += p.stats.lags.Load()
+	rare := p.stats.rare.Load()
+	if rare == nil {
+		rare = new(rareCounts)
+	}
+	tally.Dropped += rare.dropped.Load()
+	tally.Lags += rare.lags.Load()
 	for _, w := range p.allWaits() {
 		_, lost := w.reader.Depth()
 		tally.Dropped += lost.Dropped
@@ -503,9 +524,9 @@ func (p *Pod) Stats() PodStats {
 		Dropped:     tally.Dropped,
 		Lags:        tally.Lags,
 		Failed:      p.stats.failed.Load(),
-		Panics:      p.stats.panics.Load(),
+		Panics:      rare.panics.Load(),
 		Kept:        int(p.keptCount.Load()),
-		DeadLetters: p.stats.deadLetters.Load(),
+		DeadLetters: rare.deadLetters.Load(),
 		HandlerTime: time.Duration(p.stats.busy.Load()),
 	}
 }

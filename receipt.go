@@ -3,6 +3,7 @@ package gravbus
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,7 @@ type replies struct {
 	last uint64  // number of the latest
 	// waits in progress. Invariant: a wait for anything is only here while kept is empty.
 	waits []*replyWait
+	first [1]*replyWait // room for one wait, which is the ordinary case
 }
 
 type reply struct {
@@ -86,12 +88,22 @@ func (r *Receipt) Wait(ctx context.Context) (Message, error) {
 
 func (r *Receipt) wait(ctx context.Context) (reply, error) {
 	p, box := r.pod.Load(), r.replies()
-	w := &replyWait{got: make(chan outcome, 1)}
+	w, _ := p.bus.replyWaits.Get().(*replyWait)
+	if w == nil {
+		w = &replyWait{got: make(chan outcome, 1)}
+	}
+	defer p.bus.replyWaits.Put(w)
+	if box.name != "" { // of others' making: the message may have been sent by others, with other receipts
+		box = p.bus.parked.register(r, box)
+		defer p.bus.parked.unregister(r.id)
+	}
 	if rep, ok := box.takeOr(w); ok {
 		return rep, nil
 	}
-	p.bus.parked.register(r, box)
-	defer p.bus.parked.unregister(r.id)
+	if box.name == "" {
+		p.bus.parked.register(r, box)
+		defer p.bus.parked.unregister(r.id)
+	}
 	var err error
 	select {
 	case o := <-w.got:
@@ -122,9 +134,9 @@ func (r *Receipt) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 	}
 	p, box := r.pod.Load(), r.replies()
 	w := &replyWait{fn: fn, got: make(chan outcome, 1)}
-	box.offer(p.bus, w)
-	p.bus.parked.register(r, box)
+	box = p.bus.parked.register(r, box)
 	defer p.bus.parked.unregister(r.id)
+	box.offer(p.bus, w)
 	select {
 	case o := <-w.got:
 		return o.err
@@ -163,7 +175,7 @@ func (r *Receipt) OnReply(fn MsgFunc) error {
 		}
 		return err
 	}
-	p.bus.parked.registerLasting(r, box, w)
+	box = p.bus.parked.registerLasting(r, box, w)
 	box.offer(p.bus, w)
 	return nil
 }
@@ -190,8 +202,8 @@ func (b *replies) deliver(bus *Bus, rep reply, to ...*Pod) {
 	for i, w := range b.waits {
 		if w.fn == nil {
 			b.waits = slices.Delete(b.waits, i, i+1)
+			w.got <- outcome{reply: rep} // there is room; under the lock, so that leave finds it
 			b.mu.Unlock()
-			w.got <- outcome{reply: rep}
 			return
 		}
 	}
@@ -244,6 +256,9 @@ func (b *replies) takeOr(w *replyWait) (reply, bool) {
 		b.kept = b.kept[1:]
 		return rep, true
 	}
+	if b.waits == nil {
+		b.waits = b.first[:0]
+	}
 	b.waits = append(b.waits, w)
 	return reply{}, false
 }
@@ -251,7 +266,7 @@ func (b *replies) takeOr(w *replyWait) (reply, bool) {
 // leave ends w's wait, and returns a reply if it had one already.
 func (b *replies) leave(w *replyWait) (reply, bool) {
 	b.mu.Lock()
-	w.over = true
+	w.over = w.fn != nil
 	b.waits = slices.DeleteFunc(b.waits, func(o *replyWait) bool { return o == w })
 	b.mu.Unlock()
 	select {
@@ -274,8 +289,15 @@ func (b *replies) offer(bus *Bus, w *replyWait) {
 	}
 }
 
-// run offers replies to w until there are none or one was wanted.
+// run offers replies to w until there are none or one was wanted. It runs in a goroutine of the bus's helpers, which ends then.
 func (b *replies) run(w *replyWait) {
+	var rep reply
+	calling := false
+	defer func() {
+		if calling { // fn called runtime.Goexit
+			b.finish(w, rep, &PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
+		}
+	}()
 	for {
 		b.mu.Lock()
 		i := slices.IndexFunc(b.kept, func(rep reply) bool { return rep.n > w.seen })
@@ -284,22 +306,28 @@ func (b *replies) run(w *replyWait) {
 			b.mu.Unlock()
 			return
 		}
-		rep := b.kept[i]
+		rep = b.kept[i]
 		w.seen = rep.n
 		b.mu.Unlock()
 
+		calling = true
 		err := call(w.fn, rep.msg)
-		if errors.Is(err, ErrMsgNotWanted) {
-			continue
+		calling = false
+		if !errors.Is(err, ErrMsgNotWanted) {
+			b.finish(w, rep, err)
+			return
 		}
-		b.mu.Lock()
-		if !w.over {
-			w.over = true
-			b.kept = slices.DeleteFunc(b.kept, func(o reply) bool { return o.n == rep.n })
-			b.waits = slices.DeleteFunc(b.waits, func(o *replyWait) bool { return o == w })
-			w.got <- outcome{rep, err}
-		}
-		b.mu.Unlock()
-		return
+	}
+}
+
+// finish ends w's wait: it has taken rep, with the given result.
+func (b *replies) finish(w *replyWait, rep reply, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !w.over {
+		w.over = true
+		b.kept = slices.DeleteFunc(b.kept, func(o reply) bool { return o.n == rep.n })
+		b.waits = slices.DeleteFunc(b.waits, func(o *replyWait) bool { return o == w })
+		w.got <- outcome{rep, err}
 	}
 }

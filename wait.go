@@ -93,11 +93,8 @@ func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
 	if p.state.Load() != podOpen {
 		return nil, p.closedErr()
 	}
-	interest := route.Interest{Allow: patterns, Deny: p.denied}
-	b := p.bus
-	b.mu.Lock()
-	w.use = b.joinLocked(laneKey{interest.Key(), mail.Bound, true}, interest, false)
-	b.mu.Unlock()
+	interest := route.Interest{Allow: patterns, Deny: p.denied()}
+	w.use = p.bus.join(laneKey{interest.Key(), mail.Bound, true}, interest)
 	w.reader.Attach(w.use.lane, true, held)
 	x := p.extra()
 	if x.waits == nil {
@@ -111,8 +108,9 @@ func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
 func (w *wait) end() {
 	w.once.Do(func() {
 		rem := w.reader.Remove()
-		w.pod.stats.dropped.Add(rem.Tally.Dropped)
-		w.pod.stats.lags.Add(rem.Tally.Lags)
+		lost := w.pod.stats.seldom()
+		lost.dropped.Add(rem.Tally.Dropped)
+		lost.lags.Add(rem.Tally.Lags)
 		if rem.Lag.Count > 0 {
 			w.pod.emitLagged(rem.Lag)
 		}
@@ -151,7 +149,7 @@ func (w *wait) drain() {
 				continue
 			}
 			err := call(w.fn, b.items[i].Val)
-			if w.reader.Watched() {
+			if w.reader.Watched() != 0 {
 				w.reader.Progress()
 			}
 			if !errors.Is(err, ErrMsgNotWanted) {
@@ -232,12 +230,21 @@ func (p *Pod) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 
 // offer calls fn with replies that came before the wait, and then lets it begin.
 func (w *wait) offer(early []unclaimed) {
-	defer w.reader.Begin(nil, 0)
+	calling := false
+	defer func() {
+		if calling { // fn called runtime.Goexit
+			w.finish(&PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
+		}
+		w.reader.Begin(nil, 0)
+	}()
 	for _, u := range early {
 		if !u.box.has(u.n) {
 			continue
 		}
-		if err := call(w.fn, u.msg); !errors.Is(err, ErrMsgNotWanted) {
+		calling = true
+		err := call(w.fn, u.msg)
+		calling = false
+		if !errors.Is(err, ErrMsgNotWanted) {
 			u.box.take(u.n)
 			w.finish(err)
 			return
@@ -329,7 +336,7 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 					if !w.refuses(b.items[i].Val) && !yield(b.items[i].Val) {
 						return
 					}
-					if w.reader.Watched() {
+					if w.reader.Watched() != 0 {
 						w.reader.Progress()
 					}
 				}

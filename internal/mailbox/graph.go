@@ -19,6 +19,7 @@ import (
 type Graph[T any] struct {
 	shared *sync.Mutex   // of all lanes, nil if each has its own
 	lanes  atomic.Uint64 // ids given out
+	looks  atomic.Uint64 // at who makes progress
 	sent   atomic.Int64  // see CountSent
 	closed chan struct{}
 	pool   sync.Pool // of *waiter[T]; per graph, as channels must not cross synctest bubbles
@@ -54,6 +55,7 @@ func (g *Graph[T]) newWaiter() *waiter[T] {
 }
 
 func (g *Graph[T]) release(w *waiter[T]) {
+	w.own = nil
 	g.pool.Put(w)
 }
 
@@ -80,7 +82,12 @@ func (g *Graph[T]) park(ctx context.Context, w *waiter[T], e edge[T], deadline t
 	if closing := g.enter(w, e); len(closing) > 0 {
 		return closesCycle, closing
 	}
-	defer g.exit(w)
+	defer func() {
+		if w.own != nil {
+			w.own.Progress() // a handler that waited has not stood still. Before it counts as running again: then at no time it looks as if it had
+		}
+		g.exit(w)
+	}()
 	var timeout <-chan time.Time
 	if !deadline.IsZero() {
 		d := time.Until(deadline)

@@ -207,3 +207,14 @@ func allDone(wg *sync.WaitGroup) <-chan struct{} {
 	}()
 	return done
 }
+
+// guarded runs f under a watchdog. f must not call t.FailNow.
+func guarded(t *testing.T, f func(*testing.T)) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { // ends with f
+		defer close(done)
+		f(t)
+	}()
+	watchdog(t, done)
+}

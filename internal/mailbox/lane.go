@@ -24,7 +24,7 @@ type Lane[T any] struct {
 	batch int         // most items of one claim
 	mu    *sync.Mutex // guards all below but watched; the graph's, if its lanes share one
 
-	watched atomic.Bool // senders wait: drainers report each message they finish
+	watched atomic.Uint64 // not 0 while senders wait; changes with every look at who makes progress
 
 	// What senders write at every append is kept off the cache line that drainers read at every message.
 	_   [64]byte

@@ -330,3 +330,71 @@ func TestGroupPassesTheWakeOn(t *testing.T) {
 		})
 	}
 }
+
+// What a member that is removed gives back comes first again, for the others; and a notice of lag keeps its place.
+func TestGiveBack(t *testing.T) { guarded(t, testGiveBack) }
+
+func testGiveBack(t *testing.T) {
+	l := newGraph(false).NewLane(2)
+	ms := []*reader{newReader(1, config(2, mailbox.DropNewest)), newReader(2, config(2, mailbox.DropNewest)), newReader(3, config(2, mailbox.DropNewest))}
+	ms[0].Join(l, "odd", odd)
+	ms[1].Join(l, "even", even)
+	put(l, 1, 2)
+	buf := make([]item, 8)
+	if n, _ := ms[1].Claim(buf); n != 1 || buf[0].Val != 2 { // out of turn
+		t.Errorf("claimed %v", values(buf[:n]))
+		return
+	}
+	ms[2].Join(l, "all", all)
+	claimed := buf[0]
+	ms[1].Remove()
+	if !ms[1].GiveBack(claimed) {
+		t.Error("it was not given back")
+	}
+	claim(&ms[1].Reader)
+	put(l, 3) // lost
+	ms[0].Remove()
+	got, lags := claimAll(&ms[2].Reader)
+	if !slices.Equal(got, []int{2, 1}) || !slices.Equal(lags, []lag{{Count: 1, From: 3, To: 3}}) {
+		t.Errorf("claimed %v, told of %v", got, lags)
+	}
+
+	put(l, 4)
+	put(l, 6)
+	if n, _ := ms[2].Claim(buf); n != 1 {
+		t.Errorf("claimed %v", values(buf[:n]))
+		return
+	}
+	last := buf[0]
+	ms[2].Remove()
+	if ms[2].GiveBack(last) {
+		t.Error("given back to nobody")
+	}
+}
+
+func TestNoticeKeepsItsPlaceAfterGiveBack(t *testing.T) { guarded(t, testNoticeAfterGiveBack) }
+
+func testNoticeAfterGiveBack(t *testing.T) {
+	l := newGraph(false).NewLane(2)
+	a, b, c := newReader(1, config(2, mailbox.DropNewest)), newReader(2, config(2, mailbox.DropNewest)), newReader(3, config(2, mailbox.DropNewest))
+	a.Join(l, "odd", odd)
+	b.Join(l, "even", even)
+	put(l, 1, 2)
+	buf := make([]item, 8)
+	b.Claim(buf)
+	c.Join(l, "all", all)
+	b.Remove()
+	b.GiveBack(buf[0])
+	put(l, 3)
+	a.Remove()
+	for i, want := range []int{2, 1} {
+		got, lost := claim(&c.Reader)
+		if lost.Count > 0 || !slices.Equal(got, []int{want}) {
+			t.Errorf("claim %d returned %v and %+v, want %d", i, got, lost, want)
+			return
+		}
+	}
+	if _, lost := claim(&c.Reader); lost != (lag{Count: 1, From: 3, To: 3}) {
+		t.Errorf("told of %+v", lost)
+	}
+}

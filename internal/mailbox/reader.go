@@ -299,7 +299,7 @@ func (r *Reader[T]) detach(l *Lane[T]) (backlog []Item[T]) {
 // forward gives r an item that was sent to a lane it has left, and reports whether r wants it.
 func (r *Reader[T]) forward(it *Item[T]) bool {
 	l := r.lock()
-	if r.gone || !r.wants(it) {
+	if r.gone || r.skips(it) || !r.wants(it) {
 		l.mu.Unlock()
 		return false
 	}
@@ -476,8 +476,9 @@ func (r *Reader[T]) forget(g uintptr) {
 	}
 }
 
-// Watched reports whether senders wait where r reads; then Progress is to be called for each message that is finished.
-func (r *Reader[T]) Watched() bool { return r.lane.Load().watched.Load() }
+// Watched returns 0 if no senders wait where r reads. Otherwise, Progress is to be called when a message has been finished, once for each
+// value.
+func (r *Reader[T]) Watched() uint64 { return r.lane.Load().watched.Load() }
 
 // Progress tells the senders that wait that r goes on.
 func (r *Reader[T]) Progress() { r.done.Add(1) }
@@ -537,11 +538,11 @@ func (r *Reader[T]) Remove() (rem Removed[T]) {
 	return rem
 }
 
-// GiveBack returns to a group what a member claimed that has been removed before it began with it, and reports whether there are others to
+// GiveBack returns to a group what a member claimed that is being removed before it began with it, and reports whether a member can
 // take it.
 func (r *Reader[T]) GiveBack(it Item[T]) bool {
 	l := r.lock()
-	if !r.gone || len(l.queues) == 0 || !l.queues[0].group {
+	if len(l.queues) == 0 || !l.queues[0].group {
 		l.mu.Unlock()
 		return false
 	}

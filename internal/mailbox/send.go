@@ -65,20 +65,19 @@ func (l *Lane[T]) await(ctx context.Context, it *Item[T], own *Reader[T], o *Out
 	l.waiting++
 	if l.waiting == 1 {
 		l.watches++ // all begin anew to stand still
-		l.watched.Store(true)
 	}
 	front := false
 	for mode == Normal && l.isFullFor(it, own, o.exempt) {
 		w.picky = len(o.exempt) > 0 || own != nil && own.lane.Load() == l ||
 			slices.ContainsFunc(l.queues, func(q *Queue[T]) bool { return !q.wanted(it) })
 		l.queueUp(w, front)
-		front = true
 		deadline := l.watch(time.Now(), it, o.exempt)
 		l.mu.Unlock()
-		why, closing := l.graph.park(ctx, w, edge[T]{lane: l, it: &waitsWith, exempt: o.exempt}, deadline)
-		if own != nil && own.Drains(w.gid) {
-			own.Progress() // a handler that waited has not stood still
+		if !front && own != nil && own.Drains(w.gid) {
+			w.own = own
 		}
+		front = true
+		why, closing := l.graph.park(ctx, w, edge[T]{lane: l, it: &waitsWith, exempt: o.exempt}, deadline)
 		l.mu.Lock()
 		l.leave(w)
 		switch why {
@@ -95,7 +94,9 @@ func (l *Lane[T]) await(ctx context.Context, it *Item[T], own *Reader[T], o *Out
 		}
 	}
 	l.waiting--
-	l.watched.Store(l.waiting > 0)
+	if l.waiting == 0 {
+		l.watched.Store(0)
+	}
 	return mode
 }
 
@@ -168,6 +169,7 @@ func (w *wakes[T]) run() {
 // A waiter is a goroutine that waits: a sender for the full readers of a lane, or somebody for one reader's handlers to end.
 type waiter[T any] struct {
 	gid   uintptr
+	own   *Reader[T]    // that it drains, if that is known
 	picky bool          // it need not wait for all who are full: it looks at every release
 	ch    chan struct{} // capacity 1
 	timer *time.Timer
@@ -249,6 +251,7 @@ func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadlin
 			deadline = at
 		}
 	})
+	l.watched.Store(l.graph.looks.Add(1)) // after the look: what is finished from now on is progress
 	return deadline
 }
 

@@ -72,14 +72,14 @@ func TestProgressIsNoStall(t *testing.T) {
 			if isClosed(sent) {
 				t.Fatal("the sender did not wait")
 			}
-			if !r.Watched() {
+			if r.Watched() == 0 {
 				t.Fatal("a sender waits, and the reader is not watched")
 			}
 			r.Progress()
 		}
 		d.do(func() { claim(&r.Reader) })
 		<-sent
-		if r.Watched() {
+		if r.Watched() != 0 {
 			t.Error("watched by nobody")
 		}
 	})
@@ -91,7 +91,7 @@ func TestStallCountsFromTheWait(t *testing.T) {
 	scenario(t, func(t *testing.T, g *graph) {
 		l, r, _ := full(t, g, 2)
 		finish := func() { // as drainers do it
-			if r.Watched() {
+			if r.Watched() != 0 {
 				r.Progress()
 			}
 		}

@@ -43,7 +43,7 @@ func (d *drained) drain() {
 		}
 		for _, it := range buf[:n] {
 			d.handle(it)
-			if d.Watched() {
+			if d.Watched() != 0 {
 				d.Progress()
 			}
 		}
