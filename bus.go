@@ -44,15 +44,17 @@ type Bus struct {
 
 	_ [64]byte // above is read at every Send, below is written often
 
-	working                 atomic.Int64  // handlers and wait functions that run or are about to
-	looping                 atomic.Int64  // loops over Messages that have something to do
-	insideWork, insideLoops atomic.Int64  // those of them who wait for the bus to drain
-	drainMu                 sync.Mutex    // guards drain
-	drain                   chan struct{} // closed at the next progress; nil if nobody waits
-	sent                    atomic.Uint64 // messages, when there is no buffer that counts them
-	replyWaits              sync.Pool     // of *replyWait for any reply; per bus, as channels must not cross synctest bubbles
-	parked                  parked        // replies known by UUID alone
-	helpers                 helpers       // goroutines that belong to no pod
+	working                 atomic.Int64     // handlers and wait functions that run or are about to
+	looping                 atomic.Int64     // loops over Messages that have something to do
+	insideWork, insideLoops atomic.Int64     // those of them who wait for the bus to drain
+	quietMu                 sync.Mutex       // guards quieting
+	quieting                map[uintptr]*Pod // goroutines that wait in a Disconnect, and for whose handlers
+	drainMu                 sync.Mutex       // guards drain
+	drain                   chan struct{}    // closed at the next progress; nil if nobody waits
+	sent                    atomic.Uint64    // messages, when there is no buffer that counts them
+	replyWaits              sync.Pool        // of *replyWait for any reply; per bus, as channels must not cross synctest bubbles
+	parked                  parked           // replies known by UUID alone
+	helpers                 helpers          // goroutines that belong to no pod
 	pods                    podSet
 	polls                   polls     // RequestAlls in progress
 	gone                    podCounts // of pods that have gone
@@ -364,7 +366,7 @@ func (b *Bus) insideHandler(g uintptr) bool {
 	if b.helpers.has(g) {
 		return true
 	}
-	return slices.ContainsFunc(b.pods.all(), func(p *Pod) bool {
+	return slices.ContainsFunc(b.pods.everyone(), func(p *Pod) bool {
 		handling, looping := p.drains(g)
 		return handling || looping
 	})
@@ -479,7 +481,7 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 	defer leave()
 	drained := func() bool {
 		return b.state.Load() == busClosed ||
-			b.working.Load() <= b.insideWork.Load() && b.looping.Load() <= b.insideLoops.Load()
+			b.working.Load() <= b.insideWork.Load()+b.waitingForInsiders() && b.looping.Load() <= b.insideLoops.Load()
 	}
 	err := b.await(ctx, drained)
 	for _, p := range b.pods.all() {
@@ -500,7 +502,7 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 // enterInside counts the caller if it is inside a handler, a wait function or a loop: whoever waits for the bus to drain must not wait for others who do.
 func (b *Bus) enterInside() (inside bool, leave func()) {
 	g := gid.Current()
-	for _, p := range b.pods.all() {
+	for _, p := range b.pods.everyone() {
 		handling, looping := p.drains(g)
 		if handling || looping {
 			count := &b.insideWork
@@ -508,11 +510,33 @@ func (b *Bus) enterInside() (inside bool, leave func()) {
 				count = &b.insideLoops
 			}
 			count.Add(1)
+			p.ending.Add(1)
 			b.progressed()
-			return handling, func() { count.Add(-1) }
+			return handling, func() {
+				count.Add(-1)
+				p.ending.Add(-1)
+			}
 		}
 	}
 	return b.helpers.has(g), func() {}
+}
+
+// waitingForInsiders returns how many handlers wait, in a Disconnect, for handlers that wait themselves for the bus to drain: they would wait for each other.
+func (b *Bus) waitingForInsiders() (n int64) {
+	b.quietMu.Lock()
+	var waiting []uintptr
+	for g, p := range b.quieting {
+		if p.ending.Load() > 0 {
+			waiting = append(waiting, g)
+		}
+	}
+	b.quietMu.Unlock()
+	for _, g := range waiting {
+		if b.insideHandler(g) {
+			n++
+		}
+	}
+	return n
 }
 
 // Close stops the bus at once: messages that wait are discarded, senders and waits that are in progress end with ErrClosed. It waits for handlers that are
@@ -541,7 +565,8 @@ func (b *Bus) close(wait bool) {
 type helpers struct {
 	mu     sync.Mutex // guards all below
 	closed bool
-	gids   map[uintptr]bool
+	n      int              // running or about to
+	gids   map[uintptr]bool // of those that run
 	done   sync.Cond
 }
 
@@ -552,25 +577,35 @@ func (h *helpers) run(f func()) bool {
 	if h.closed {
 		return false
 	}
-	if h.gids == nil {
-		h.gids = map[uintptr]bool{}
-	}
-	started := make(chan uintptr)
+	h.n++
 	go func() { // ends with f; wait waits for it
 		g := gid.Current()
-		started <- g
-		defer func() {
-			h.mu.Lock()
-			delete(h.gids, g)
-			h.mu.Unlock()
-			h.done.Broadcast()
-		}()
+		h.enter(g)
+		defer h.leave(g)
 		f()
 	}()
-	h.gids[<-started] = true
 	return true
 }
 
+func (h *helpers) enter(g uintptr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.gids == nil {
+		h.gids = map[uintptr]bool{}
+	}
+	h.gids[g] = true
+}
+
+func (h *helpers) leave(g uintptr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.gids, g)
+	if h.n--; h.n == 0 && h.done.L != nil {
+		h.done.Broadcast()
+	}
+}
+
+// has reports whether g is one of them.
 func (h *helpers) has(g uintptr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -580,25 +615,27 @@ func (h *helpers) has(g uintptr) bool {
 func (h *helpers) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.gids)
+	return h.n
 }
 
+// wait waits until none is left; no more will start.
 func (h *helpers) wait() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
 	h.done.L = &h.mu
-	for len(h.gids) > 0 {
+	for h.n > 0 {
 		h.done.Wait()
 	}
 }
 
 // podSet is all pods of a bus.
 type podSet struct {
-	mu     sync.Mutex // guards all below
-	closed bool
-	last   uint64
-	pods   map[uint64]*Pod
+	mu      sync.Mutex // guards all below
+	closed  bool
+	last    uint64
+	pods    map[uint64]*Pod
+	leaving map[uint64]*Pod // disconnected, but a handler, wait function or loop is still running
 }
 
 // add numbers p and keeps it, or marks it as closed.
@@ -618,10 +655,36 @@ func (s *podSet) add(b *Bus, p *Pod) {
 	s.pods[p.id] = p
 }
 
+// remove takes out a pod that was disconnected. As long as it works it is to be found among everyone.
 func (s *podSet) remove(p *Pod) {
 	s.mu.Lock()
 	delete(s.pods, p.id)
+	if s.leaving == nil {
+		s.leaving = map[uint64]*Pod{}
+	}
+	s.leaving[p.id] = p
 	s.mu.Unlock()
+	s.settle(p)
+}
+
+// settle forgets a pod that was disconnected once it no longer works.
+func (s *podSet) settle(p *Pod) {
+	if !p.working() {
+		s.mu.Lock()
+		delete(s.leaving, p.id)
+		s.mu.Unlock()
+	}
+}
+
+// everyone returns all pods, and those that were disconnected and still work.
+func (s *podSet) everyone() []*Pod {
+	all := s.all()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.leaving {
+		all = append(all, p)
+	}
+	return all
 }
 
 // close returns all pods; there will be no more.

@@ -84,6 +84,7 @@ func (p *Pod) drained(b *batch) {
 	batches.Put(b)
 	if p.state.Load() != podOpen {
 		p.flush()
+		p.bus.pods.settle(p)
 	}
 	p.bus.ended()
 }

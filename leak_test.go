@@ -28,15 +28,19 @@ func leakFlat(t *testing.T, n int, work func(i int)) {
 		}
 	}
 	run(n / 5)
-	leakSettle(1 << 30)
-	heap, goroutines := faultHeap(), runtime.NumGoroutine()
-	run(n)
-	after := leakSettle(goroutines)
-	if after > goroutines {
-		t.Errorf("%d goroutines, %d before", after, goroutines)
-	}
-	if grown := faultHeap() - heap; grown > leakAllowed {
-		t.Errorf("%d times made the heap grow by %d bytes, %d each", n, grown, grown/int64(n))
+	for attempt := 1; ; attempt++ { // what leaks grows every time; what only came late does not
+		leakSettle(1 << 30)
+		heap, goroutines := faultHeap(), runtime.NumGoroutine()
+		run(n)
+		after := leakSettle(goroutines)
+		grown := faultHeap() - heap
+		if after <= goroutines && grown <= leakAllowed {
+			return
+		}
+		if attempt == 3 {
+			t.Errorf("%d goroutines, %d before; %d times made the heap grow by %d bytes, %d each", after, goroutines, n, grown, grown/int64(n))
+			return
+		}
 	}
 }
 

@@ -458,6 +458,7 @@ func TestGuarantee9DisconnectRacesWithOn(t *testing.T) {
 							if err := pod.FilterType("b", n%2 == 0); err != nil && !errors.Is(err, gravbus.ErrDisconnected) {
 								t.Error(err)
 							}
+							runtime.Gosched()
 						}
 					})
 					wg.Go(func() { pod.WaitOn(nothing) })
@@ -466,7 +467,7 @@ func TestGuarantee9DisconnectRacesWithOn(t *testing.T) {
 						}
 					})
 					wg.Go(func() {
-						for range j * 50 {
+						for range j * 10 {
 							runtime.Gosched()
 						}
 						pod.Disconnect()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gravbus/gravbus/internal/gid"
 	"github.com/gravbus/gravbus/internal/mailbox"
 	"github.com/gravbus/gravbus/internal/route"
 )
@@ -47,6 +48,7 @@ type Pod struct {
 	use       *laneUse     // the lane that reader is on, nil while it is on none
 	extras    *podExtras   // nil if there is nothing in it
 	keptCount atomic.Int32 // len of extras.kept
+	ending    atomic.Int32 // its handlers and loops that are in Shutdown
 
 	stats podCounts
 }
@@ -389,7 +391,21 @@ func (p *Pod) done() <-chan struct{} {
 // (with Concurrency, from inside one of them), or from a handler that this pod's handler is itself waiting for. Calling it again has no further effect.
 func (p *Pod) Disconnect() {
 	p.disconnect(podClosed)
+	if !p.working() {
+		return
+	}
+	b, g := p.bus, gid.Current()
+	b.quietMu.Lock()
+	if b.quieting == nil {
+		b.quieting = map[uintptr]*Pod{}
+	}
+	b.quieting[g] = p
+	b.quietMu.Unlock()
+	b.progressed()
 	p.quiet()
+	b.quietMu.Lock()
+	delete(b.quieting, g)
+	b.quietMu.Unlock()
 }
 
 func (p *Pod) disconnect(state int32) {

@@ -237,6 +237,7 @@ func (m *modelBus) on(t *rapid.T) {
 
 func (m *modelBus) listen(t *rapid.T, p *modelPod) {
 	patterns := rapid.SliceOfNDistinct(rapid.SampledFrom(modelPatterns), 0, 3, rapid.ID[string]).Draw(t, "patterns")
+	fail := p.fails()
 	var err error
 	switch {
 	case len(patterns) == 0:
@@ -250,11 +251,11 @@ func (m *modelBus) listen(t *rapid.T, p *modelPod) {
 		t.Fatalf("OnType(%v): %v", patterns, err)
 	}
 	p.allow = patterns
-	m.replayTo(p)
+	m.replayTo(p, fail)
 }
 
 // replayTo is what the pod gets of the past when it sets its handler for the first time.
-func (m *modelBus) replayTo(p *modelPod) {
+func (m *modelBus) replayTo(p *modelPod, fail int) {
 	if p.replay < 0 || len(p.allow) == 0 {
 		return
 	}
@@ -268,7 +269,6 @@ func (m *modelBus) replayTo(p *modelPod) {
 		past = past[len(past)-p.replay:]
 	}
 	p.replay = -1
-	fail := p.fails()
 	for _, n := range past {
 		m.deliver(p, n, &fail)
 	}

@@ -115,7 +115,7 @@ func (w *wait) end() {
 			w.pod.emitLagged(rem.Lag)
 		}
 		w.pod.bus.leave(w.use)
-		if w.fn == nil || !w.reader.Active() {
+		if !w.reader.Active() {
 			w.forget()
 		}
 	})
@@ -125,6 +125,9 @@ func (w *wait) forget() {
 	w.pod.mu.Lock()
 	delete(w.pod.extras.waits, w)
 	w.pod.mu.Unlock()
+	if w.pod.state.Load() != podOpen {
+		w.pod.bus.pods.settle(w.pod)
+	}
 }
 
 // drain calls fn until it wants a message, or there are no more.
@@ -231,21 +234,24 @@ func (p *Pod) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 // offer calls fn with replies that came before the wait, and then lets it begin.
 func (w *wait) offer(early []unclaimed) {
 	calling := false
+	var u unclaimed
 	defer func() {
 		if calling { // fn called runtime.Goexit
+			u.box.let(w.pod.bus, u.n, true)
 			w.finish(&PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
 		}
 		w.reader.Begin(nil, 0)
 	}()
-	for _, u := range early {
-		if !u.box.has(u.n) {
+	for _, u = range early {
+		if !u.box.hold(u.n) {
 			continue
 		}
 		calling = true
 		err := call(w.fn, u.msg)
 		calling = false
-		if !errors.Is(err, ErrMsgNotWanted) {
-			u.box.take(u.n)
+		wanted := !errors.Is(err, ErrMsgNotWanted)
+		u.box.let(w.pod.bus, u.n, wanted)
+		if wanted {
 			w.finish(err)
 			return
 		}
@@ -262,7 +268,8 @@ func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
 	defer w.end()
 	for _, u := range p.takeUnclaimed() {
 		if len(patterns) == 0 || (route.Interest{Allow: patterns}).Match(u.msg.Type()) {
-			if u.box.take(u.n) {
+			if u.box.hold(u.n) {
+				u.box.let(p.bus, u.n, true)
 				return u.msg, nil
 			}
 		}
@@ -313,6 +320,7 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 				<-w.wake // somebody is about to
 			}
 			w.claim(b) // nothing, as the reader is removed
+			w.forget()
 			w.pod.bus.endedLoop()
 		}()
 		for ctx.Err() == nil {

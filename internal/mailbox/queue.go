@@ -39,8 +39,11 @@ type Tally struct {
 	Lags    uint64 // times it began to lose some
 }
 
+// firstPos is where positions begin: far enough from zero that items given back fit before.
+const firstPos = 1 << 32
+
 func (l *Lane[T]) newQueue(c *Config) *Queue[T] {
-	q := &Queue[T]{lane: l, bound: uint64(c.Bound), cap: uint64(c.Cap), policy: c.Policy, stall: c.Stall}
+	q := &Queue[T]{lane: l, pos: firstPos, head: firstPos, bound: uint64(c.Bound), cap: uint64(c.Cap), policy: c.Policy, stall: c.Stall}
 	q.tally = &q.ownTally
 	return q
 }

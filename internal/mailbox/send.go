@@ -233,10 +233,12 @@ func (l *Lane[T]) slow(it *Item[T], exempt []*Queue[T], f func(rs []*Reader[T], 
 // progress sums up what the readers have finished, and reports whether one of them waits in a Send of its own, which is not standing still.
 func (l *Lane[T]) progress(rs []*Reader[T]) (done uint64, waits bool) {
 	for _, r := range rs {
-		done += r.done.Load()
 		for _, g := range r.drainers(nil) {
 			waits = waits || l.graph.isBlocked(g)
 		}
+	}
+	for _, r := range rs { // after that: who stops waiting reports progress first
+		done += r.done.Load()
 	}
 	return done, waits
 }
