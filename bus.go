@@ -286,13 +286,16 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	return nil
 }
 
-// post puts the message into the buffer and, while the way is straight, into its lanes: with a buffer all that takes the one mutex that they share. It
-// returns the route and how many of its lanes have the message.
+// post puts the message into the buffer and, if the way is straight, into the first of its lanes: with a buffer that takes only the one mutex that they
+// share. It returns the route and how many of its lanes have the message.
 func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*route.Found[*lane], int) {
 	if b.buffer == nil {
-		found = b.routes.Refresh(found)
-		if n := len(found.Sinks()); n != 1 {
-			b.graph.CountSent(1 - n) // each lane counts
+		lanes := found.Sinks()
+		if len(lanes) != 1 {
+			b.graph.CountSent(1 - len(lanes)) // each lane counts
+		}
+		if len(lanes) > 0 && b.appendStraight(it, found, lanes[0], p, s) {
+			return found, 1
 		}
 		return found, 0
 	}
@@ -316,20 +319,26 @@ func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*ro
 	return found, next
 }
 
+// appendStraight puts the message into a lane of its route, if that can be done at once.
+func (b *Bus) appendStraight(it *item, found *route.Found[*lane], l *lane, p *Pod, s *sending) bool {
+	if s.targets != nil {
+		return false
+	}
+	l.Lock()
+	n, wake, ok := l.AppendLocked(it, &p.reader, l.Left() && !b.routes.Fresh(found))
+	l.Unlock()
+	if wake != nil {
+		wake.Rouse()
+	}
+	s.receivers += n
+	return ok
+}
+
 // append puts the message into one lane of its route, waiting if need be.
 func (b *Bus) append(ctx context.Context, p *Pod, it *item, found *route.Found[*lane], which int, s *sending, undelivered **UndeliveredError) error {
 	l := found.Sinks()[which]
-	if s.targets == nil {
-		l.Lock()
-		n, wake, ok := l.AppendLocked(it, &p.reader, !b.routes.Fresh(found))
-		l.Unlock()
-		if wake != nil {
-			wake.Rouse()
-		}
-		if ok {
-			s.receivers += n
-			return nil
-		}
+	if b.appendStraight(it, found, l, p, s) {
+		return nil
 	}
 	o := mailbox.Outcome[Message]{Targets: s.targets, Stale: func() bool { return !b.routes.Fresh(found) }}
 	l.AppendSlow(ctx, it, &p.reader, mailbox.Normal, found.Sinks(), &o)

@@ -73,6 +73,9 @@ func (l *Lane[T]) Lock() { l.mu.Lock() }
 // Unlock undoes Lock.
 func (l *Lane[T]) Unlock() { l.mu.Unlock() }
 
+// Left reports whether readers have gone on to other lanes, so that it matters whether a sender's route is stale. The caller has locked the lane.
+func (l *Lane[T]) Left() bool { return len(l.leaving) > 0 }
+
 // AppendLocked adds it for every reader of the lane but the sender's own and reports how many that are. If wake is not nil, the
 // caller is to call its Rouse once it has unlocked the lane.
 //
