@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,37 +14,6 @@ import (
 
 // The benchmarks count what is delivered and fail when anything is missing. Compare them with the BenchmarkChannel… of the same run: these
 // machines are shared, and absolute figures wander.
-
-// counter counts deliveries of one pod and tells when they are complete.
-type counter struct {
-	n    atomic.Int64
-	want atomic.Int64
-	done chan struct{}
-	_    [64]byte
-}
-
-func newCounter() *counter { return &counter{done: make(chan struct{}, 1)} }
-
-func (c *counter) handle(gravbus.Message) error {
-	if n := c.n.Add(1); n == c.want.Load() {
-		c.done <- struct{}{}
-	}
-	return nil
-}
-
-// await waits until n were counted in all.
-func (c *counter) await(b *testing.B, n int64) {
-	b.Helper()
-	c.want.Store(n)
-	if c.n.Load() >= n {
-		return
-	}
-	select {
-	case <-c.done:
-	case <-time.After(time.Minute):
-		b.Fatalf("%d of %d delivered", c.n.Load(), n)
-	}
-}
 
 // tally counts without synchronization, for one pod whose handler runs one call at a time.
 type tally struct {

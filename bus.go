@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -51,7 +52,6 @@ type Bus struct {
 	quieting                map[uintptr]*Pod // goroutines that wait in a Disconnect, and for whose handlers
 	drainMu                 sync.Mutex       // guards drain
 	drain                   chan struct{}    // closed at the next progress; nil if nobody waits
-	sent                    atomic.Uint64    // messages, when there is no buffer that counts them
 	replyWaits              sync.Pool        // of *replyWait for any reply; per bus, as channels must not cross synctest bubbles
 	parked                  parked           // replies known by UUID alone
 	helpers                 helpers          // goroutines that belong to no pod
@@ -344,7 +344,7 @@ func (b *Bus) append(ctx context.Context, p *Pod, it *item, found *route.Found[*
 	l.AppendSlow(ctx, it, &p.reader, mailbox.Normal, found.Sinks(), &o)
 	s.receivers += o.N
 	b.tellStalled(o.Stalled)
-	if o.Err == mailbox.ErrClosed {
+	if errors.Is(o.Err, mailbox.ErrClosed) {
 		return ErrClosed
 	}
 	if len(o.Missed) > 0 {

@@ -52,9 +52,10 @@ var (
 	// ErrMalformedMessage is the reason in a *MalformedError.
 	ErrMalformedMessage = errors.New("gravbus: malformed message")
 
-	// ErrInvalidType and ErrInvalidPattern are what errors about types and patterns match. The errors themselves tell
-	// what is wrong with which string.
-	ErrInvalidType    = errors.New("gravbus: invalid type")
+	// ErrInvalidType is what errors about types match. The errors themselves, of type *TypeError, tell what is wrong with which string.
+	ErrInvalidType = errors.New("gravbus: invalid type")
+
+	// ErrInvalidPattern is the same for patterns.
 	ErrInvalidPattern = errors.New("gravbus: invalid pattern")
 )
 

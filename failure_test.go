@@ -50,7 +50,7 @@ func TestGuarantee6HandlersCannotHurt(t *testing.T) {
 		{"panic", func() error { panic("boom") }, true, "boom"},
 		{"panic with an error", func() error { panic(errHandler) }, true, errHandler.Error()},
 		{"nil dereference", func() error { var p *int; *p = 1; return nil }, true, "nil pointer"},
-		{"panic(nil)", func() error { panic(nil) }, true, "nil"}, //nolint:govet // on purpose
+		{"panic(nil)", func() error { panic(nil) }, true, "nil"},
 		{"Goexit", func() error { runtime.Goexit(); return nil }, true, "Goexit"},
 	} {
 		for _, opts := range [][]gravbus.PodOption{nil, {gravbus.Mailbox(1)}, {gravbus.Concurrency(3)}, {gravbus.InGroup("g")}, {gravbus.Overflow(gravbus.Block)}} {

@@ -77,17 +77,17 @@ type replayConfig struct {
 type OverflowPolicy uint8
 
 const (
-	// Backpressure, the default: the sender waits until there is room. It ends when the pod finishes nothing for its stall limit: then its oldest messages give
+	// Backpressure is the default: the sender waits until there is room. It ends when the pod finishes nothing for its stall limit: then its oldest messages give
 	// way, and it holds up nobody until it has caught up. It ends too when pods would wait for each other in a circle: then the mailbox grows past its
 	// bound, up to its cap.
 	Backpressure OverflowPolicy = iota
-	// Block: as Backpressure, but without a stall limit. Only the context of SendContext ends the wait.
+	// Block is as Backpressure, but without a stall limit. Only the context of SendContext ends the wait.
 	Block
-	// DropOldest: the oldest message gives way.
+	// DropOldest lets the oldest message give way.
 	DropOldest
-	// DropNewest: the new message is dropped.
+	// DropNewest drops the new message.
 	DropNewest
-	// Fail: the new message is dropped and SendContext returns an *UndeliveredError that is ErrMailboxFull.
+	// Fail drops the new message, and SendContext returns an *UndeliveredError that is ErrMailboxFull.
 	Fail
 )
 

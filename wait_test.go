@@ -47,7 +47,7 @@ func TestGuarantee7WaitBesideTheHandler(t *testing.T) {
 			sender.Send(nth("c", 0, i)) // the handler does not want it
 			sender.Send(nth("end", 0, i))
 			sender.Send(nth("end", 0, i)) // too late
-			if err := awaitDone(t, patience, waited); err != errHandler {
+			if err := awaitDone(t, patience, waited); !errors.Is(err, errHandler) {
 				t.Fatalf("WaitUntil: %v", err)
 			}
 			synctest.Wait()
@@ -234,7 +234,7 @@ func TestGuarantee7TimeoutThatNeverFires(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			default:
 				sender.Send(gravbus.NewMsg("a", nil))
-				if err := <-waited; err != errHandler {
+				if err := <-waited; !errors.Is(err, errHandler) {
 					t.Errorf("%s: %v", name, err)
 				}
 			}

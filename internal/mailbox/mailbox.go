@@ -27,6 +27,7 @@ const taken = ^uint64(0)
 // A Policy says what a full mailbox does with one message more.
 type Policy uint8
 
+// The policies.
 const (
 	Wait       Policy = iota // the sender waits, until the reader has stalled
 	Block                    // the sender waits, however long
@@ -72,6 +73,7 @@ func (g *Lag[T]) add(more Lag[T]) {
 // A Mode says what an append does about readers that are full.
 type Mode uint8
 
+// The modes.
 const (
 	Normal Mode = iota // what their policies say
 	Shed               // never wait: the oldest give way. For events of the bus itself

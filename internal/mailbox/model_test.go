@@ -2,6 +2,7 @@ package mailbox_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -179,7 +180,7 @@ func TestModelLane(t *testing.T) {
 					if o.N != n || len(o.Missed) != missed {
 						t.Fatalf("item %d: %d have it and %d missed it, want %d and %d", it.Val, o.N, len(o.Missed), n, missed)
 					}
-					if waits && mode == mailbox.Normal && o.Err != context.Canceled {
+					if waits && mode == mailbox.Normal && !errors.Is(o.Err, context.Canceled) {
 						t.Fatalf("item %d: error %v", it.Val, o.Err)
 					}
 				}

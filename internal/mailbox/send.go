@@ -17,7 +17,7 @@ func (l *Lane[T]) AppendSlow(ctx context.Context, it *Item[T], own *Reader[T], m
 	l.mu.Lock()
 	if mode == Normal && l.isFullFor(it, own, nil) {
 		mode = l.await(ctx, it, own, o)
-		if o.Err == ErrClosed {
+		if errors.Is(o.Err, ErrClosed) {
 			l.mu.Unlock()
 			return
 		}

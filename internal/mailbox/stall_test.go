@@ -2,6 +2,7 @@ package mailbox_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,7 +192,7 @@ func TestQuietAndClose(t *testing.T) {
 		synctest.Wait()
 		g.Close()
 		<-sent
-		if o.Err != mailbox.ErrClosed || o.N != 0 {
+		if !errors.Is(o.Err, mailbox.ErrClosed) || o.N != 0 {
 			t.Errorf("%+v after Close", o)
 		}
 		if depth, _ := r.Depth(); depth != 2 {
