@@ -6,14 +6,16 @@ import (
 	"time"
 )
 
-// DefaultReplay is how many messages a bus keeps for replay unless UseReplay says otherwise, and DefaultReplayBytes how many bytes.
+// DefaultReplay is how many messages a bus keeps for replay unless UseReplay says otherwise, and
+// DefaultReplayBytes how many bytes.
 const (
 	DefaultReplay      = 1024
 	DefaultReplayBytes = 16 << 20
 )
 
-// A Buffer holds the most recent messages, bounded by count, by bytes and if wanted by age. It holds what was pushed last without gaps: the oldest
-// go first, and a message larger than the bound in bytes leaves it empty. It is safe for concurrent use.
+// A Buffer holds the most recent messages, bounded by count, by bytes and if wanted by age. It
+// holds what was pushed last without gaps: the oldest go first, and a message larger than the bound
+// in bytes leaves it empty. It is safe for concurrent use.
 type Buffer struct {
 	limit    int
 	maxBytes int
@@ -43,8 +45,8 @@ type paddedMutex struct {
 // A BufferOption is a bound of a Buffer.
 type BufferOption func(*Buffer)
 
-// MaxBytes bounds a buffer to n bytes, DefaultReplayBytes unless n is positive. A message counts with the length of its data and
-// 144 bytes; a typed payload (NewTyped) counts as no data.
+// MaxBytes bounds a buffer to n bytes, DefaultReplayBytes unless n is positive. A message counts
+// with the length of its data and 144 bytes; a typed payload (NewTyped) counts as no data.
 func MaxBytes(n int) BufferOption {
 	return func(b *Buffer) {
 		if n > 0 {
@@ -53,7 +55,8 @@ func MaxBytes(n int) BufferOption {
 	}
 }
 
-// MaxAge makes a buffer forget messages older than d by their Timestamp. Unless d is positive they are kept however old.
+// MaxAge makes a buffer forget messages older than d by their Timestamp. Unless d is positive they
+// are kept however old.
 func MaxAge(d time.Duration) BufferOption {
 	return func(b *Buffer) { b.maxAge = max(d, 0) }
 }
@@ -72,7 +75,8 @@ func NewBuffer(limit int, opts ...BufferOption) *Buffer {
 	return b
 }
 
-// Push adds msg, and lets the oldest go if there are too many now. It returns ErrNilMessage for nil, and ErrBusBuffer if the buffer is a bus's.
+// Push adds msg, and lets the oldest go if there are too many now. It returns ErrNilMessage for
+// nil, and ErrBusBuffer if the buffer is a bus's.
 func (b *Buffer) Push(msg Message) error {
 	if isNil(msg) {
 		return ErrNilMessage
@@ -155,7 +159,8 @@ func (b *Buffer) Len() int {
 	return int(b.next - b.first)
 }
 
-// Next returns one message after the other, oldest first, and begins again after the latest. It returns nil if the buffer is empty.
+// Next returns one message after the other, oldest first, and begins again after the latest. It
+// returns nil if the buffer is empty.
 func (b *Buffer) Next() Message {
 	if b == nil {
 		return nil
@@ -176,8 +181,8 @@ func (b *Buffer) Next() Message {
 	return msg
 }
 
-// Iter calls fn for each message, oldest first, and stops at the first error, which it returns. It sees the messages that were there when
-// it began; fn may use the buffer.
+// Iter calls fn for each message, oldest first, and stops at the first error, which it returns. It
+// sees the messages that were there when it began; fn may use the buffer.
 func (b *Buffer) Iter(fn MsgFunc) error {
 	if fn == nil {
 		return ErrNilHandler
@@ -213,8 +218,9 @@ func (b *Buffer) Since(t time.Time) iter.Seq[Message] {
 	}
 }
 
-// After yields the messages that were pushed after the (latest) one with the given UUID, oldest first. If that is not in the buffer, because it
-// was never there or has gone, the second result is false and all messages are yielded: some may be missing between.
+// After yields the messages that were pushed after the (latest) one with the given UUID, oldest
+// first. If that is not in the buffer, because it was never there or has gone, the second result is
+// false and all messages are yielded: some may be missing between.
 func (b *Buffer) After(uuid string) (iter.Seq[Message], bool) {
 	snapshot, _ := b.snapshot()
 	rest, found := after(snapshot, uuid)
@@ -238,7 +244,8 @@ func after(slots []slot, uuid string) ([]slot, bool) {
 	return slots, false
 }
 
-// snapshot returns a copy of what the buffer holds, and the sequence number of the latest message ever pushed.
+// snapshot returns a copy of what the buffer holds, and the sequence number of the latest message
+// ever pushed.
 func (b *Buffer) snapshot() ([]slot, uint64) {
 	if b == nil {
 		return nil, 0

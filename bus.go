@@ -27,8 +27,8 @@ const (
 	busClosed
 )
 
-// A Bus routes messages among its pods. It owns no goroutine: sending runs in the caller's, and a pod has one while it has something to do. All methods are safe
-// for concurrent use.
+// A Bus routes messages among its pods. It owns no goroutine: sending runs in the caller's, and a
+// pod has one while it has something to do. All methods are safe for concurrent use.
 type Bus struct {
 	// NodeUUID identifies the bus. It must not be changed.
 	NodeUUID string
@@ -112,7 +112,8 @@ func New(opts ...Option) *Bus {
 	return b
 }
 
-// Connect returns a new pod. On a bus that is closed the pod is disconnected from the beginning, and its methods return ErrClosed.
+// Connect returns a new pod. On a bus that is closed the pod is disconnected from the beginning,
+// and its methods return ErrClosed.
 func (b *Bus) Connect(opts ...PodOption) *Pod {
 	p := &Pod{bus: b, cfg: &b.podDefaults, mail: &b.plainPod}
 	if len(opts) > 0 {
@@ -129,8 +130,8 @@ func (b *Bus) ConnectWithReplay(opts ...PodOption) *Pod {
 	return b.Connect(append([]PodOption{Replay()}, opts...)...)
 }
 
-// Buffer returns the messages that the bus keeps for replay, to be read; Push returns ErrBusBuffer. It is nil if replay is off; a nil *Buffer
-// is empty.
+// Buffer returns the messages that the bus keeps for replay, to be read; Push returns ErrBusBuffer.
+// It is nil if replay is off; a nil *Buffer is empty.
 func (b *Bus) Buffer() *Buffer { return b.buffer }
 
 // join finds or makes the lane for the interest, and counts the use.
@@ -229,10 +230,12 @@ type sending struct {
 	targets   *[]mailbox.Target[Message]
 }
 
-// send is the way of every message: checks, buffer, routes, mailboxes, receipts. It runs in the caller's goroutine.
+// send is the way of every message: checks, buffer, routes, mailboxes, receipts. It runs in the
+// caller's goroutine.
 //
-// Invariant: the message is in the buffer before the routes are loaded, and a pod that replays is in the routes before it copies the buffer. So it gets the
-// message from one or the other, or from both and knows by the sequence number.
+// Invariant: the message is in the buffer before the routes are loaded, and a pod that replays is
+// in the routes before it copies the buffer. So it gets the message from one or the other, or from
+// both and knows by the sequence number.
 func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	if p.state.Load() != podOpen || b.state.Load() != busOpen && !b.mayStillSend(p) {
 		return p.closedErr()
@@ -286,8 +289,9 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	return nil
 }
 
-// post puts the message into the buffer and, if the way is straight, into the first of its lanes: with a buffer that takes only the one mutex that they
-// share. It returns the route and how many of its lanes have the message.
+// post puts the message into the buffer and, if the way is straight, into the first of its lanes:
+// with a buffer that takes only the one mutex that they share. It returns the route and how many of
+// its lanes have the message.
 func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*route.Found[*lane], int) {
 	if b.buffer == nil {
 		lanes := found.Sinks()
@@ -361,7 +365,8 @@ func (b *Bus) append(ctx context.Context, p *Pod, it *item, found *route.Found[*
 	return nil
 }
 
-// mayStillSend reports whether p may send while the bus drains: handlers may, so that what is in the mailboxes can go its way.
+// mayStillSend reports whether p may send while the bus drains: handlers may, so that what is in
+// the mailboxes can go its way.
 func (b *Bus) mayStillSend(p *Pod) bool {
 	if b.state.Load() == busClosed {
 		return false
@@ -431,7 +436,8 @@ func (b *Bus) tellStalled(stalled []*reader) {
 	}
 }
 
-// began and ended count who has something to do: handlers and wait functions, and apart from them loops over Messages, whose bodies are not the bus's.
+// began and ended count who has something to do: handlers and wait functions, and apart from them
+// loops over Messages, whose bodies are not the bus's.
 func (b *Bus) began() { b.working.Add(1) }
 
 func (b *Bus) ended() {
@@ -479,9 +485,11 @@ func (b *Bus) await(ctx context.Context, done func() bool) error {
 	}
 }
 
-// Shutdown stops the bus in order: from now on only handlers can send, and Shutdown waits until all messages that wait in mailboxes have been
-// handled, loops over Messages included. Failed messages that pods still keep become dead letters. Then it does what Close does. If ctx ends first it discards
-// what is left and returns a *ShutdownError; handlers that are running then go on to their end. After Shutdown returned nil the bus has no goroutine left.
+// Shutdown stops the bus in order: from now on only handlers can send, and Shutdown waits until all
+// messages that wait in mailboxes have been handled, loops over Messages included. Failed messages
+// that pods still keep become dead letters. Then it does what Close does. If ctx ends first it
+// discards what is left and returns a *ShutdownError; handlers that are running then go on to their
+// end. After Shutdown returned nil the bus has no goroutine left.
 //
 // Called from inside a handler it does not wait for that one. Calling it again is allowed.
 func (b *Bus) Shutdown(ctx context.Context) error {
@@ -508,7 +516,8 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// enterInside counts the caller if it is inside a handler, a wait function or a loop: whoever waits for the bus to drain must not wait for others who do.
+// enterInside counts the caller if it is inside a handler, a wait function or a loop: whoever waits
+// for the bus to drain must not wait for others who do.
 func (b *Bus) enterInside() (inside bool, leave func()) {
 	g := gid.Current()
 	for _, p := range b.pods.everyone() {
@@ -530,7 +539,8 @@ func (b *Bus) enterInside() (inside bool, leave func()) {
 	return b.helpers.has(g), func() {}
 }
 
-// waitingForInsiders returns how many handlers wait, in a Disconnect, for handlers that wait themselves for the bus to drain: they would wait for each other.
+// waitingForInsiders returns how many handlers wait, in a Disconnect, for handlers that wait
+// themselves for the bus to drain: they would wait for each other.
 func (b *Bus) waitingForInsiders() (n int64) {
 	b.quietMu.Lock()
 	var waiting []uintptr
@@ -548,8 +558,10 @@ func (b *Bus) waitingForInsiders() (n int64) {
 	return n
 }
 
-// Close stops the bus at once: messages that wait are discarded, senders and waits that are in progress end with ErrClosed. It waits for handlers that are
-// running, so that after it returned the bus has no goroutine left; called from inside a handler it waits for none. It always returns nil.
+// Close stops the bus at once: messages that wait are discarded, senders and waits that are in
+// progress end with ErrClosed. It waits for handlers that are running, so that after it returned
+// the bus has no goroutine left; called from inside a handler it waits for none. It always returns
+// nil.
 func (b *Bus) Close() error {
 	b.close(!b.insideHandler(gid.Current()))
 	return nil
@@ -664,7 +676,8 @@ func (s *podSet) add(b *Bus, p *Pod) {
 	s.pods[p.id] = p
 }
 
-// remove takes out a pod that was disconnected. As long as it works it is to be found among everyone.
+// remove takes out a pod that was disconnected. As long as it works it is to be found among
+// everyone.
 func (s *podSet) remove(p *Pod) {
 	s.mu.Lock()
 	delete(s.pods, p.id)
@@ -791,7 +804,8 @@ type Stats struct {
 	Pods        []PodStats    // connected pods, in the order they connected
 }
 
-// PodStats is a snapshot of a pod. A message counts as delivered when the batch it was claimed in is done: for an idle pod the counts are exact.
+// PodStats is a snapshot of a pod. A message counts as delivered when the batch it was claimed in
+// is done: for an idle pod the counts are exact.
 type PodStats struct {
 	Name        string
 	Group       string        // empty for none
@@ -807,8 +821,8 @@ type PodStats struct {
 	HandlerTime time.Duration // spent in handlers
 }
 
-// Stats returns a snapshot of the bus. It takes time in proportion to the number of pods, and does not hold up senders for longer than one
-// mailbox takes.
+// Stats returns a snapshot of the bus. It takes time in proportion to the number of pods, and does
+// not hold up senders for longer than one mailbox takes.
 func (b *Bus) Stats() Stats {
 	s := Stats{
 		NodeUUID:    b.NodeUUID,

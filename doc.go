@@ -11,30 +11,41 @@
 //
 // # What is guaranteed
 //
-//  1. Order. What one pod sends, another receives in that order; redelivered failures are the exception.
-//  2. Exactly once, to every pod that listened when Send was called and keeps making progress. On, OnType and FilterType may change what a pod
-//     listens to at any time: a message that is wanted before and after comes once.
+//  1. Order. What one pod sends, another receives in that order; redelivered failures are the
+//     exception.
+//  2. Exactly once, to every pod that listened when Send was called and keeps making progress. On,
+//     OnType and FilterType may change what a pod listens to at any time: a message that is wanted
+//     before and after comes once.
 //  3. No echo. A pod never receives what it sent.
-//  4. One handler call at a time per pod, unless it asked for Concurrency. Wait functions and Messages loops run beside the handler.
-//  5. Bounded, live, and lossless where that is possible. Every queue has a bound. A full mailbox makes Send wait, inside handlers too, so a
-//     pipeline of pods runs at the pace of its slowest and loses nothing. When pods would wait for each other in a circle, the bus sees it and lets the mailbox
-//     grow, up to its cap, instead. A pod that finishes nothing for its stall limit while somebody waits for it loses its oldest messages from then on, is
-//     told of that in the place where they are missing (MsgTypeLagged), and holds up nobody until it has caught up. At the cap the oldest go too. What is lost is
-//     counted and told.
-//  6. Handlers cannot hurt the bus. A panic, and runtime.Goexit, counts as an error of the handler. A message that the handler failed on is kept
-//     and delivered again when messages begin to succeed; a pod that keeps too many failures is disconnected, and what it held becomes dead letters.
-//  7. Waiting never disturbs. The waits do not touch the pod's handler or filters, work from several goroutines at once, and lose no reply that came before they
-//     began, within MaxReplies, MaxParkedReplies and MaxUnclaimed. Timeouts are of any duration and on time.
+//  4. One handler call at a time per pod, unless it asked for Concurrency. Wait functions and
+//     Messages loops run beside the handler.
+//  5. Bounded, live, and lossless where that is possible. Every queue has a bound. A full mailbox
+//     makes Send wait, inside handlers too, so a pipeline of pods runs at the pace of its slowest
+//     and loses nothing. When pods would wait for each other in a circle, the bus sees it and lets
+//     the mailbox grow, up to its cap, instead. A pod that finishes nothing for its stall limit
+//     while somebody waits for it loses its oldest messages from then on, is told of that in the
+//     place where they are missing (MsgTypeLagged), and holds up nobody until it has caught up. At
+//     the cap the oldest go too. What is lost is counted and told.
+//  6. Handlers cannot hurt the bus. A panic, and runtime.Goexit, counts as an error of the handler.
+//     A message that the handler failed on is kept and delivered again when messages begin to
+//     succeed; a pod that keeps too many failures is disconnected, and what it held becomes dead
+//     letters.
+//  7. Waiting never disturbs. The waits do not touch the pod's handler or filters, work from
+//     several goroutines at once, and lose no reply that came before they began, within MaxReplies,
+//     MaxParkedReplies and MaxUnclaimed. Timeouts are of any duration and on time.
 //  8. Replay, then live: no gap, no double, even while others send.
-//  9. After Disconnect returned, no handler call of the pod begins or is running; after Shutdown or Close returned, the bus has no
-//     goroutine left. (Inside a handler they cannot wait for that handler.)
+//  9. After Disconnect returned, no handler call of the pod begins or is running; after Shutdown or
+//     Close returned, the bus has no goroutine left. (Inside a handler they cannot wait for that
+//     handler.)
 //  10. No goroutine per message, none per idle pod, none of an idle bus.
 //  11. Messages are immutable once sent, and may be sent again.
 //
 // # What is not promised
 //
-// Order among different senders: two pods may see the messages of two others in different orders. Delivery to pods that connect or set their handler while a Send is in
-// progress: they may get the message or not. Survival of the process: nothing is written to disk. That a pod which blocks for ever ends: Disconnect and Close wait for
-// handlers that run. That a handler which sends by another pod than its own is never taken for one that has stalled: the bus knows it waits,
-// but a moment between two waits may be seen as standing still.
+// Order among different senders: two pods may see the messages of two others in different orders.
+// Delivery to pods that connect or set their handler while a Send is in progress: they may get the
+// message or not. Survival of the process: nothing is written to disk. That a pod which blocks for
+// ever ends: Disconnect and Close wait for handlers that run. That a handler which sends by another
+// pod than its own is never taken for one that has stalled: the bus knows it waits, but a moment
+// between two waits may be seen as standing still.
 package gravbus

@@ -34,7 +34,8 @@ func (b *batch) current() failure {
 	return failure{item: b.items[b.i], attempts: 1}
 }
 
-// drain handles what waits for the pod, and ends when there is nothing more. It runs in a goroutine that Wake started.
+// drain handles what waits for the pod, and ends when there is nothing more. It runs in a goroutine
+// that Wake started.
 func (p *Pod) drain() {
 	b := batches.Get().(*batch)
 	defer p.drained(b)
@@ -137,7 +138,8 @@ func (h *handler) wants(msg Message) bool {
 	return h.wanted.Match(typ) || typ == MsgTypeLagged
 }
 
-// refuses reports whether the handler is not to get msg, which was sent to it when it was set otherwise.
+// refuses reports whether the handler is not to get msg, which was sent to it when it was set
+// otherwise.
 func (h *handler) refuses(msg Message) bool {
 	return h.fn == nil || !h.wants(msg) || h.uuids != nil && h.uuids[msg.UUID()]
 }
@@ -251,7 +253,8 @@ func (p *Pod) lagged(typ string, lag mailbox.Lag[Message]) Message {
 	return NewTyped(typ, Lagged{Pod: p.Name(), From: lag.From.UUID(), To: lag.To.UUID(), Count: lag.Count})
 }
 
-// emitLagged tells others what the pod has lost; not if it is one of those who listen to such events.
+// emitLagged tells others what the pod has lost; not if it is one of those who listen to such
+// events.
 func (p *Pod) emitLagged(lag mailbox.Lag[Message]) {
 	if h := p.handler.Load(); h != nil && slices.ContainsFunc(h.wanted.Allow, func(a string) bool { return strings.HasPrefix(a, route.Reserved) }) {
 		return

@@ -9,23 +9,27 @@ import (
 )
 
 var (
-	// ErrMsgNotWanted is what a wait function returns to keep waiting. From an ordinary handler it means that the message
-	// was of no interest: it counts as handled.
+	// ErrMsgNotWanted is what a wait function returns to keep waiting. From an ordinary handler it
+	// means that the message was of no interest: it counts as handled.
 	ErrMsgNotWanted = errors.New("gravbus: message not wanted")
 
 	// ErrWaitTimeout is returned when the time of a wait is over.
 	ErrWaitTimeout = errors.New("gravbus: wait timed out")
 
-	// ErrNoReceipt is returned by the methods of a nil *Receipt: the message could not be sent. SendContext tells why.
+	// ErrNoReceipt is returned by the methods of a nil *Receipt: the message could not be sent.
+	// SendContext tells why.
 	ErrNoReceipt = errors.New("gravbus: no receipt: the message was not sent")
 
-	// ErrNoResponders is returned at once when no pod wants a request's type. Nothing else happened to the request; it may be sent again later.
+	// ErrNoResponders is returned at once when no pod wants a request's type. Nothing else happened
+	// to the request; it may be sent again later.
 	ErrNoResponders = errors.New("gravbus: no pod wants this type of request")
 
-	// ErrDisconnected is returned by what is asked of a pod after its Disconnect. Connect a new one.
+	// ErrDisconnected is returned by what is asked of a pod after its Disconnect. Connect a new
+	// one.
 	ErrDisconnected = errors.New("gravbus: pod is disconnected")
 
-	// ErrClosed is returned by what is asked of a bus, or its pods, after its Shutdown or Close began.
+	// ErrClosed is returned by what is asked of a bus, or its pods, after its Shutdown or Close
+	// began.
 	ErrClosed = errors.New("gravbus: bus is closed")
 
 	// ErrNilMessage is returned for a nil Message.
@@ -34,32 +38,38 @@ var (
 	// ErrNilHandler is returned for a nil function where one is needed.
 	ErrNilHandler = errors.New("gravbus: nil handler")
 
-	// ErrMessageTooLarge is returned for a message with more data than the bus (UseMaxMessageSize) or MsgFromRequest allows. Split it, or raise the limit.
+	// ErrMessageTooLarge is returned for a message with more data than the bus (UseMaxMessageSize)
+	// or MsgFromRequest allows. Split it, or raise the limit.
 	ErrMessageTooLarge = errors.New("gravbus: message too large")
 
-	// ErrReservedType is returned when a message of a type gravbus.… is sent. Those are the bus's own events.
+	// ErrReservedType is returned when a message of a type gravbus.… is sent. Those are the bus's
+	// own events.
 	ErrReservedType = errors.New(`gravbus: types that begin with "gravbus." are reserved for events of the bus`)
 
-	// ErrMailboxFull is the reason in an *UndeliveredError when a pod with the policy Fail had no room.
+	// ErrMailboxFull is the reason in an *UndeliveredError when a pod with the policy Fail had no
+	// room.
 	ErrMailboxFull = errors.New("gravbus: mailbox full")
 
 	// ErrImmutable is returned by Unmarshal on a message that has been sent.
 	ErrImmutable = errors.New("gravbus: a message cannot be changed once it is sent")
 
-	// ErrBusBuffer is returned by Push on a bus's own buffer, which holds what was sent. Send the message.
+	// ErrBusBuffer is returned by Push on a bus's own buffer, which holds what was sent. Send the
+	// message.
 	ErrBusBuffer = errors.New("gravbus: this buffer belongs to a bus: send the message instead")
 
 	// ErrMalformedMessage is the reason in a *MalformedError.
 	ErrMalformedMessage = errors.New("gravbus: malformed message")
 
-	// ErrInvalidType is what errors about types match. The errors themselves, of type *TypeError, tell what is wrong with which string.
+	// ErrInvalidType is what errors about types match. The errors themselves, of type *TypeError,
+	// tell what is wrong with which string.
 	ErrInvalidType = errors.New("gravbus: invalid type")
 
 	// ErrInvalidPattern is the same for patterns.
 	ErrInvalidPattern = errors.New("gravbus: invalid pattern")
 )
 
-// TypeError tells what is wrong with a type or pattern. It matches ErrInvalidType or ErrInvalidPattern.
+// TypeError tells what is wrong with a type or pattern. It matches ErrInvalidType or
+// ErrInvalidPattern.
 type TypeError struct {
 	Input   string // the type or pattern
 	Pattern bool   // whether it was meant as a pattern
@@ -110,8 +120,9 @@ func (e *MalformedError) Unwrap() error { return e.Err }
 // Is reports whether target is ErrMalformedMessage.
 func (e *MalformedError) Is(target error) bool { return target == ErrMalformedMessage }
 
-// UndeliveredError is returned by SendContext when a message was sent, but some pods have not got it: they were full, and either
-// their policy is Fail or the context ended while waiting for room. All others have it. The pods are told by a Lagged notice as well.
+// UndeliveredError is returned by SendContext when a message was sent, but some pods have not got
+// it: they were full, and either their policy is Fail or the context ended while waiting for room.
+// All others have it. The pods are told by a Lagged notice as well.
 type UndeliveredError struct {
 	Type string   // of the message
 	Pods []string // names of the pods that do not have it
@@ -138,7 +149,8 @@ func (e *MissingError) Error() string {
 // Unwrap returns why the wait ended.
 func (e *MissingError) Unwrap() error { return e.Err }
 
-// PanicError is what a panic in a handler becomes. A handler that calls runtime.Goexit (as t.FailNow does) fails in the same way.
+// PanicError is what a panic in a handler becomes. A handler that calls runtime.Goexit (as
+// t.FailNow does) fails in the same way.
 type PanicError struct {
 	Value any    // what was passed to panic
 	Stack []byte // the goroutine's stack at that moment, as debug.Stack prints it

@@ -5,18 +5,22 @@ import (
 	"time"
 )
 
-// Types of the bus's own messages. They stay on the node, are not replayed, and match only patterns that begin with "gravbus": On alone does not get
-// them. A pod that cannot keep up with them loses the oldest; they make nobody wait. Decode gives their payload.
+// Types of the bus's own messages. They stay on the node, are not replayed, and match only patterns
+// that begin with "gravbus": On alone does not get them. A pod that cannot keep up with them loses
+// the oldest; they make nobody wait. Decode gives their payload.
 const (
-	// MsgTypeLagged is the notice that a pod gets in the place of messages it lost, whatever its patterns; its payload is a Lagged.
+	// MsgTypeLagged is the notice that a pod gets in the place of messages it lost, whatever its
+	// patterns; its payload is a Lagged.
 	MsgTypeLagged = "gravbus.lagged"
 	// EventPodLagged (payload Lagged) follows each such notice.
 	EventPodLagged = "gravbus.pod.lagged"
-	// EventPodSlow (payload PodEvent) says that a pod has stalled: from now on its oldest messages give way.
+	// EventPodSlow (payload PodEvent) says that a pod has stalled: from now on its oldest messages
+	// give way.
 	EventPodSlow = "gravbus.pod.slow"
 	// EventPodPanic (payload PodEvent) says that a handler has panicked.
 	EventPodPanic = "gravbus.pod.panic"
-	// EventPodFailed (payload PodEvent) says that a pod was disconnected because it kept too many failures.
+	// EventPodFailed (payload PodEvent) says that a pod was disconnected because it kept too many
+	// failures.
 	EventPodFailed = "gravbus.pod.failed"
 	// EventDeadLetter (payload DeadLetter) carries a message that a pod could not handle.
 	EventDeadLetter = "gravbus.deadletter"
@@ -24,8 +28,8 @@ const (
 	EventRefused = "gravbus.message.refused"
 )
 
-// Lagged tells what a pod has lost: Count messages, in the order in which it would have received them. What is still in the Buffer can be read
-// there, after the last message received.
+// Lagged tells what a pod has lost: Count messages, in the order in which it would have received
+// them. What is still in the Buffer can be read there, after the last message received.
 type Lagged struct {
 	Pod   string `json:"pod"`
 	From  string `json:"from"` // UUID of the first

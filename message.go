@@ -23,10 +23,11 @@ const MsgTypeDefault = "grav.default"
 // DefaultMaxMessageSize is how many bytes of data a message from a request may have: 1 MiB.
 const DefaultMaxMessageSize = 1 << 20
 
-// A Message is what travels on a bus. Once sent it does not change: any number of pods may read it at the same time, and none may modify what Data
-// returns.
+// A Message is what travels on a bus. Once sent it does not change: any number of pods may read it
+// at the same time, and none may modify what Data returns.
 //
-// NewMsg and its sisters make messages; an implementation of the interface by others is carried as well. Its methods must be safe for concurrent use.
+// NewMsg and its sisters make messages; an implementation of the interface by others is carried as
+// well. Its methods must be safe for concurrent use.
 type Message interface {
 	// UUID identifies the message: a UUID in the usual form of 36 characters.
 	UUID() string
@@ -34,7 +35,8 @@ type Message interface {
 	ParentID() string
 	// ReplyTo is the UUID of the message that this one answers, or empty.
 	ReplyTo() string
-	// SetReplyTo makes the message an answer to the one with the given UUID. On a message that was sent it has no effect.
+	// SetReplyTo makes the message an answer to the one with the given UUID. On a message that was
+	// sent it has no effect.
 	SetReplyTo(uuid string)
 	// Type is what routing looks at: dot-separated tokens, such as "orders.created".
 	Type() string
@@ -46,11 +48,13 @@ type Message interface {
 	UnmarshalData(v any) error
 	// Marshal returns the message's JSON form, which MsgFromBytes reads.
 	Marshal() ([]byte, error)
-	// Unmarshal replaces the message by the one that the JSON describes. It returns ErrImmutable on a message that was sent.
+	// Unmarshal replaces the message by the one that the JSON describes. It returns ErrImmutable on
+	// a message that was sent.
 	Unmarshal(b []byte) error
 }
 
-// message is the Message that this package makes. With its receipt it is one allocation of 112 bytes.
+// message is the Message that this package makes. With its receipt it is one allocation of 112
+// bytes.
 type message struct {
 	receipt Receipt // of the first pod to send it; holds the UUID. Its pod is set when the message is sent, and from then on nothing below changes
 	replyTo uuid.UUID
@@ -73,18 +77,20 @@ type more struct {
 
 const noTime = math.MinInt64
 
-// NewMsg returns a message of the given type with data, which must not be modified from now on.
-// An empty type means MsgTypeDefault. Whether the type is valid is found out when the message is sent.
+// NewMsg returns a message of the given type with data, which must not be modified from now on. An
+// empty type means MsgTypeDefault. Whether the type is valid is found out when the message is sent.
 func NewMsg(typ string, data []byte) Message { return newMessage(typ, data) }
 
-// NewMsgWithParentID is NewMsg for a message that came from something else, such as an HTTP request.
+// NewMsgWithParentID is NewMsg for a message that came from something else, such as an HTTP
+// request.
 func NewMsgWithParentID(typ, parent string, data []byte) Message {
 	m := newMessage(typ, data)
 	m.setParent(parent)
 	return m
 }
 
-// NewMsgReplyTo is NewMsg for an answer to the message that r is the receipt of. With a nil receipt it is no answer.
+// NewMsgReplyTo is NewMsg for an answer to the message that r is the receipt of. With a nil receipt
+// it is no answer.
 func NewMsgReplyTo(r *Receipt, typ string, data []byte) Message {
 	m := newMessage(typ, data)
 	if r != nil {
@@ -130,8 +136,9 @@ func foreignReceipt(p *Pod, msg Message) *Receipt {
 // checkType returns a *TypeError for an invalid type.
 func checkType(typ string) error { return typeError(route.CheckType(typ)) }
 
-// newUUID makes a version 7 UUID (RFC 9562, section 5.7) in about 5 ns: 48 bits of milliseconds, 12 bits of the millisecond's fraction
-// (section 6.2, method 3) and 62 random bits from the runtime's ChaCha8, which is seeded by the system. They sort by time, and are unique but no secrets.
+// newUUID makes a version 7 UUID (RFC 9562, section 5.7) in about 5 ns: 48 bits of milliseconds, 12
+// bits of the millisecond's fraction (section 6.2, method 3) and 62 random bits from the runtime's
+// ChaCha8, which is seeded by the system. They sort by time, and are unique but no secrets.
 func newUUID(nanos int64) (id uuid.UUID) {
 	ms := uint64(nanos) / 1e6
 	fraction := uint64(nanos) % 1e6 << 12 / 1e6
@@ -152,8 +159,8 @@ type clock struct {
 
 var lastClock atomic.Pointer[clock]
 
-// now returns the Unix time in nanoseconds. It reads the monotonic clock only (23 ns instead of 42) and the wall clock once a second, so
-// a step of the wall clock shows within a second.
+// now returns the Unix time in nanoseconds. It reads the monotonic clock only (23 ns instead of 42)
+// and the wall clock once a second, so a step of the wall clock shows within a second.
 func now() int64 {
 	if c := lastClock.Load(); c != nil {
 		if d := time.Since(c.at); d >= 0 && d < time.Second {
@@ -334,7 +341,8 @@ func (m *message) clone() *message {
 	return c
 }
 
-// MsgFromBytes reads a message in the JSON form that Marshal (and Grav) writes. The error is a *MalformedError.
+// MsgFromBytes reads a message in the JSON form that Marshal (and Grav) writes. The error is a
+// *MalformedError.
 func MsgFromBytes(b []byte) (Message, error) {
 	m := new(message)
 	if err := m.Unmarshal(b); err != nil {
@@ -343,8 +351,9 @@ func MsgFromBytes(b []byte) (Message, error) {
 	return m, nil
 }
 
-// MsgFromRequest reads a message in JSON form from the body of an HTTP request, which may hold DefaultMaxMessageSize bytes of data; more is
-// ErrMessageTooLarge. Anything else wrong with the body is a *MalformedError.
+// MsgFromRequest reads a message in JSON form from the body of an HTTP request, which may hold
+// DefaultMaxMessageSize bytes of data; more is ErrMessageTooLarge. Anything else wrong with the
+// body is a *MalformedError.
 func MsgFromRequest(r *http.Request) (Message, error) {
 	if r == nil || r.Body == nil {
 		return nil, &MalformedError{"no body", nil}
@@ -368,7 +377,8 @@ func MsgFromRequest(r *http.Request) (Message, error) {
 	return m, err
 }
 
-// messageOverhead is what a message counts in the Buffer beside its data: its own size and that of its slot.
+// messageOverhead is what a message counts in the Buffer beside its data: its own size and that of
+// its slot.
 const messageOverhead = 144
 
 // sizeOf is what msg counts in the Buffer. A typed payload does not count.
@@ -391,8 +401,8 @@ func isNil(msg Message) bool {
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-// idOf returns the ID that a UUID in text stands for: text that is no proper UUID, as others' messages may have, gets an ID made from it
-// (version 5).
+// idOf returns the ID that a UUID in text stands for: text that is no proper UUID, as others'
+// messages may have, gets an ID made from it (version 5).
 func idOf(text string) uuid.UUID {
 	if id := parseUUID(text); id != uuid.Nil || text == "" {
 		return id

@@ -16,7 +16,8 @@ const (
 	DefaultMaxRetries  = 64          // redeliveries of one message
 )
 
-// An Option configures a Bus. Those with a zero or negative value fall back to the default that is named with them.
+// An Option configures a Bus. Those with a zero or negative value fall back to the default that is
+// named with them.
 type Option func(*busConfig)
 
 type busConfig struct {
@@ -27,8 +28,9 @@ type busConfig struct {
 	podDefaults []PodOption
 }
 
-// UseLogger makes the bus log to l instead of logrus's standard logger. It logs little: a panic in a handler (error), a pod that is disconnected
-// because of its failures (error), a pod that has stalled (warning).
+// UseLogger makes the bus log to l instead of logrus's standard logger. It logs little: a panic in
+// a handler (error), a pod that is disconnected because of its failures (error), a pod that has
+// stalled (warning).
 func UseLogger(l logrus.FieldLogger) Option {
 	return func(c *busConfig) {
 		if l != nil {
@@ -37,13 +39,15 @@ func UseLogger(l logrus.FieldLogger) Option {
 	}
 }
 
-// UseReplay makes the bus keep n messages for replay instead of DefaultReplay; n of zero or less turns replay off.
+// UseReplay makes the bus keep n messages for replay instead of DefaultReplay; n of zero or less
+// turns replay off.
 func UseReplay(n int, bounds ...BufferOption) Option {
 	return func(c *busConfig) { c.replay, c.replayOpts = n, bounds }
 }
 
-// UseMaxMessageSize makes the bus refuse messages with more than n bytes of data with ErrMessageTooLarge; n of zero or less, the default, means
-// any size. With a limit typed payloads are encoded when they are sent, to know their size.
+// UseMaxMessageSize makes the bus refuse messages with more than n bytes of data with
+// ErrMessageTooLarge; n of zero or less, the default, means any size. With a limit typed payloads
+// are encoded when they are sent, to know their size.
 func UseMaxMessageSize(n int) Option {
 	return func(c *busConfig) { c.maxSize = max(n, 0) }
 }
@@ -53,7 +57,8 @@ func UsePodDefaults(opts ...PodOption) Option {
 	return func(c *busConfig) { c.podDefaults = append(c.podDefaults, opts...) }
 }
 
-// A PodOption configures a Pod. Those with a zero or negative value fall back to the default that is named with them.
+// A PodOption configures a Pod. Those with a zero or negative value fall back to the default that
+// is named with them.
 type PodOption func(*podConfig)
 
 type podConfig struct {
@@ -72,36 +77,40 @@ type replayConfig struct {
 	types []string
 }
 
-// An OverflowPolicy says what happens when a message comes for a pod whose mailbox is full. Whatever is dropped is counted in Stats and told
-// to the pod by a Lagged notice.
+// An OverflowPolicy says what happens when a message comes for a pod whose mailbox is full.
+// Whatever is dropped is counted in Stats and told to the pod by a Lagged notice.
 type OverflowPolicy uint8
 
 const (
-	// Backpressure is the default: the sender waits until there is room. It ends when the pod finishes nothing for its stall limit: then its oldest messages give
-	// way, and it holds up nobody until it has caught up. It ends too when pods would wait for each other in a circle: then the mailbox grows past its
-	// bound, up to its cap.
+	// Backpressure is the default: the sender waits until there is room. It ends when the pod
+	// finishes nothing for its stall limit: then its oldest messages give way, and it holds up
+	// nobody until it has caught up. It ends too when pods would wait for each other in a circle:
+	// then the mailbox grows past its bound, up to its cap.
 	Backpressure OverflowPolicy = iota
-	// Block is as Backpressure, but without a stall limit. Only the context of SendContext ends the wait.
+	// Block is as Backpressure, but without a stall limit. Only the context of SendContext ends the
+	// wait.
 	Block
 	// DropOldest lets the oldest message give way.
 	DropOldest
 	// DropNewest drops the new message.
 	DropNewest
-	// Fail drops the new message, and SendContext returns an *UndeliveredError that is ErrMailboxFull.
+	// Fail drops the new message, and SendContext returns an *UndeliveredError that is
+	// ErrMailboxFull.
 	Fail
 )
 
 // Name names the pod in errors, events, logs and Stats; otherwise it is "pod-" and its number.
 func Name(name string) PodOption { return func(c *podConfig) { c.name = name } }
 
-// Mailbox bounds how many messages may wait for the pod, DefaultMailbox unless n is positive. What the pod has taken in hand, up to a quarter
-// more, does not count.
+// Mailbox bounds how many messages may wait for the pod, DefaultMailbox unless n is positive. What
+// the pod has taken in hand, up to a quarter more, does not count.
 func Mailbox(n int) PodOption {
 	return func(c *podConfig) { c.mail.Bound = positive(n, DefaultMailbox) }
 }
 
-// MailboxCap bounds how far the mailbox may grow when pods send to each other in a circle, DefaultMailboxCap unless n is positive, and at least the
-// mailbox's bound. Past it the oldest messages give way.
+// MailboxCap bounds how far the mailbox may grow when pods send to each other in a circle,
+// DefaultMailboxCap unless n is positive, and at least the mailbox's bound. Past it the oldest
+// messages give way.
 func MailboxCap(n int) PodOption {
 	return func(c *podConfig) { c.mail.Cap = positive(n, DefaultMailboxCap) }
 }
@@ -115,34 +124,40 @@ func Overflow(o OverflowPolicy) PodOption {
 	}
 }
 
-// StallLimit is how long the pod may finish nothing, while somebody waits to send to it, before its oldest messages give way;
-// DefaultStallLimit unless d is positive. A handler that itself waits in a Send by its own pod is not standing still; one that waits for anything else is,
-// such as the reply to a Request, or a Send by another pod that comes to a moment between two waits.
+// StallLimit is how long the pod may finish nothing, while somebody waits to send to it, before its
+// oldest messages give way; DefaultStallLimit unless d is positive. A handler that itself waits in
+// a Send by its own pod is not standing still; one that waits for anything else is, such as the
+// reply to a Request, or a Send by another pod that comes to a moment between two waits.
 func StallLimit(d time.Duration) PodOption {
 	return func(c *podConfig) { c.mail.Stall = positive(d, DefaultStallLimit) }
 }
 
-// Concurrency lets n of the pod's handler calls run at a time, 1 unless n is positive. Messages are begun in order.
+// Concurrency lets n of the pod's handler calls run at a time, 1 unless n is positive. Messages are
+// begun in order.
 func Concurrency(n int) PodOption {
 	return func(c *podConfig) { c.mail.Width = positive(n, 1) }
 }
 
-// InGroup makes the pod one of the group's competing members: each message that members want goes to exactly one of those. Messages wait in one mailbox for
-// all, which is configured by the member that came first. An empty name means no group. Members do not replay.
+// InGroup makes the pod one of the group's competing members: each message that members want goes
+// to exactly one of those. Messages wait in one mailbox for all, which is configured by the member
+// that came first. An empty name means no group. Members do not replay.
 func InGroup(name string) PodOption { return func(c *podConfig) { c.group = name } }
 
-// MaxFailures is how many failed messages are kept before the pod is disconnected, DefaultMaxFailures unless n is positive.
+// MaxFailures is how many failed messages are kept before the pod is disconnected,
+// DefaultMaxFailures unless n is positive.
 func MaxFailures(n int) PodOption {
 	return func(c *podConfig) { c.maxFailures = positive(n, DefaultMaxFailures) }
 }
 
-// MaxRetries is how often a failed message is redelivered before it becomes a dead letter, DefaultMaxRetries unless n is positive.
+// MaxRetries is how often a failed message is redelivered before it becomes a dead letter,
+// DefaultMaxRetries unless n is positive.
 func MaxRetries(n int) PodOption {
 	return func(c *podConfig) { c.maxRetries = positive(n, DefaultMaxRetries) }
 }
 
-// Replay makes the pod receive recent messages, oldest first, as soon as it sets its handler, and live ones after them: none is missing between and
-// none comes twice. The Replay… options narrow down which; several of them narrow further.
+// Replay makes the pod receive recent messages, oldest first, as soon as it sets its handler, and
+// live ones after them: none is missing between and none comes twice. The Replay… options narrow
+// down which; several of them narrow further.
 func Replay() PodOption { return func(c *podConfig) { c.replaying() } }
 
 // ReplayLast replays the last n messages that the pod wants; all unless n is positive.
@@ -151,10 +166,12 @@ func ReplayLast(n int) PodOption { return func(c *podConfig) { c.replaying().las
 // ReplaySince replays messages with a Timestamp of t or later.
 func ReplaySince(t time.Time) PodOption { return func(c *podConfig) { c.replaying().since = t } }
 
-// ReplayAfter replays what was sent after the message with the given UUID, or everything if that is not in the buffer any more.
+// ReplayAfter replays what was sent after the message with the given UUID, or everything if that is
+// not in the buffer any more.
 func ReplayAfter(uuid string) PodOption { return func(c *podConfig) { c.replaying().after = uuid } }
 
-// ReplayTypes replays only messages of types that match one of the patterns. If one is invalid, setting the handler returns the error.
+// ReplayTypes replays only messages of types that match one of the patterns. If one is invalid,
+// setting the handler returns the error.
 func ReplayTypes(patterns ...string) PodOption {
 	return func(c *podConfig) { c.replaying().types = patterns }
 }

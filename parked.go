@@ -7,8 +7,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// parked brings together replies that name the message they answer by UUID alone, and the receipts of those messages. A receipt is known here while
-// somebody waits on it; replies that come before are kept for it.
+// parked brings together replies that name the message they answer by UUID alone, and the receipts
+// of those messages. A receipt is known here while somebody waits on it; replies that come before
+// are kept for it.
 type parked struct {
 	mu      sync.Mutex // guards all below
 	waiting map[uuid.UUID]*known
@@ -35,8 +36,9 @@ type lastingWait struct {
 	w  *replyWait
 }
 
-// register makes replies to r's message known by UUID find box, or the box of another receipt of the same message that is there already, which becomes
-// r's too, and returns it. Each call is undone by unregister.
+// register makes replies to r's message known by UUID find box, or the box of another receipt of
+// the same message that is there already, which becomes r's too, and returns it. Each call is
+// undone by unregister.
 func (k *parked) register(r *Receipt, box *replies) *replies {
 	k.mu.Lock()
 	kn := k.know(r.id, box)

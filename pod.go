@@ -15,8 +15,9 @@ import (
 	"github.com/gravbus/gravbus/internal/route"
 )
 
-// MsgFunc handles a message. A pod's handler is called with one message at a time, unless the pod was connected with Concurrency; an error
-// makes the pod keep the message and deliver it again when messages begin to succeed.
+// MsgFunc handles a message. A pod's handler is called with one message at a time, unless the pod
+// was connected with Concurrency; an error makes the pod keep the message and deliver it again when
+// messages begin to succeed.
 type MsgFunc func(Message) error
 
 // MsgChan is a channel of messages.
@@ -28,8 +29,8 @@ const (
 	podFailed // disconnected for its failures: what it still has goes out as dead letters
 )
 
-// A Pod is a connection to a bus: it sends, and receives what it asked for by On or OnType, or by one of the waits. It never receives what it sent
-// itself. An idle pod has no goroutine.
+// A Pod is a connection to a bus: it sends, and receives what it asked for by On or OnType, or by
+// one of the waits. It never receives what it sent itself. An idle pod has no goroutine.
 //
 // All methods are safe for concurrent use, and may be called from inside the pod's own handler.
 type Pod struct {
@@ -105,17 +106,21 @@ func (p *Pod) Name() string {
 	return defaultName(p.id)
 }
 
-// Send sends msg to all pods that want its type, but not to this one. Where a mailbox is full it waits as that pod's Overflow says. It returns
-// nil if the message cannot be sent; SendContext tells why.
+// Send sends msg to all pods that want its type, but not to this one. Where a mailbox is full it
+// waits as that pod's Overflow says. It returns nil if the message cannot be sent; SendContext
+// tells why.
 func (p *Pod) Send(msg Message) *Receipt {
 	r, _ := p.SendContext(context.Background(), msg)
 	return r
 }
 
-// SendContext is Send with an end to the waiting, and with errors. When ctx ends while Send waits for room in a mailbox, that pod goes without the message, and
-// all others get it: the receipt is not nil and the error is an *UndeliveredError, as it is when a pod with Fail has no room. With any other error
-// nothing was sent and the receipt is nil: ErrNilMessage, a *TypeError, ErrReservedType, ErrMessageTooLarge, an error of the encoding of a typed payload,
-// ErrDisconnected or ErrClosed. (After ErrClosed some pods may have the message, if the bus was closed while Send waited.)
+// SendContext is Send with an end to the waiting, and with errors. When ctx ends while Send waits
+// for room in a mailbox, that pod goes without the message, and all others get it: the receipt is
+// not nil and the error is an *UndeliveredError, as it is when a pod with Fail has no room. With
+// any other error nothing was sent and the receipt is nil: ErrNilMessage, a *TypeError,
+// ErrReservedType, ErrMessageTooLarge, an error of the encoding of a typed payload, ErrDisconnected
+// or ErrClosed. (After ErrClosed some pods may have the message, if the bus was closed while Send
+// waited.)
 func (p *Pod) SendContext(ctx context.Context, msg Message) (*Receipt, error) {
 	var s sending
 	err := p.bus.send(ctx, p, msg, &s)
@@ -125,8 +130,9 @@ func (p *Pod) SendContext(ctx context.Context, msg Message) (*Receipt, error) {
 	return s.receipt, err
 }
 
-// ReplyTo sends msg as an answer to the message inReplyTo, whose receipt gets it. If msg was sent before, a copy with a new UUID is sent instead.
-// It returns nil if the message cannot be sent, as Send does.
+// ReplyTo sends msg as an answer to the message inReplyTo, whose receipt gets it. If msg was sent
+// before, a copy with a new UUID is sent instead. It returns nil if the message cannot be sent, as
+// Send does.
 func (p *Pod) ReplyTo(inReplyTo, msg Message) *Receipt {
 	if isNil(inReplyTo) || isNil(msg) {
 		return nil
@@ -150,8 +156,9 @@ func (p *Pod) ReplyTo(inReplyTo, msg Message) *Receipt {
 	return p.Send(m)
 }
 
-// Request sends msg and returns the first reply. It returns ErrNoResponders at once when no other pod wants the type, the context's error when that
-// ends first, and otherwise the errors of SendContext.
+// Request sends msg and returns the first reply. It returns ErrNoResponders at once when no other
+// pod wants the type, the context's error when that ends first, and otherwise the errors of
+// SendContext.
 func (p *Pod) Request(ctx context.Context, msg Message) (Message, error) {
 	var s sending
 	if err := p.bus.send(ctx, p, msg, &s); err != nil && !(errors.As(err, new(*UndeliveredError)) && s.receivers > 0) {
@@ -163,22 +170,25 @@ func (p *Pod) Request(ctx context.Context, msg Message) (Message, error) {
 	return s.receipt.Wait(ctx)
 }
 
-// RequestAll sends msg and yields replies as they come, until every pod that wanted the message has replied or disconnected (a group
-// counts as one, and replies by any member), or ctx ends. If some have not replied then, the last thing it yields is a *MissingError that names them. Errors
-// of SendContext, and ErrNoResponders when no other pod wants the type, are yielded alone. The message is sent when the loop begins; leaving the loop ends the
-// request.
+// RequestAll sends msg and yields replies as they come, until every pod that wanted the message has
+// replied or disconnected (a group counts as one, and replies by any member), or ctx ends. If some
+// have not replied then, the last thing it yields is a *MissingError that names them. Errors of
+// SendContext, and ErrNoResponders when no other pod wants the type, are yielded alone. The message
+// is sent when the loop begins; leaving the loop ends the request.
 func (p *Pod) RequestAll(ctx context.Context, msg Message) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		newPoll(p).run(ctx, msg, yield)
 	}
 }
 
-// On makes fn receive every message but the pod's own and those that FilterType and FilterUUID refuse. It replaces what On or OnType set before: messages that wait
-// for the pod go to fn. A nil fn ignores all messages. Events of the bus need OnType.
+// On makes fn receive every message but the pod's own and those that FilterType and FilterUUID
+// refuse. It replaces what On or OnType set before: messages that wait for the pod go to fn. A nil
+// fn ignores all messages. Events of the bus need OnType.
 func (p *Pod) On(fn MsgFunc) error { return p.on([]string{">"}, fn, true) }
 
-// OnType makes fn receive the messages of a type, or of several: each of them may be a pattern, in which the token * stands for any one token and > at the
-// end for one or more. Otherwise it is as On.
+// OnType makes fn receive the messages of a type, or of several: each of them may be a pattern, in
+// which the token * stands for any one token and > at the end for one or more. Otherwise it is as
+// On.
 func (p *Pod) OnType(pattern string, fn MsgFunc, more ...string) error {
 	return p.on(append([]string{pattern}, more...), fn, true)
 }
@@ -209,8 +219,9 @@ func checkPatterns(patterns []string) error {
 	return nil
 }
 
-// FilterType refuses a type (or all types of a pattern) with allow false, and takes that back with allow true. If the pod has set its handler by OnType,
-// allow true adds the type to those that it receives. Filters outlast On and OnType; what is refused by one is not allowed by another.
+// FilterType refuses a type (or all types of a pattern) with allow false, and takes that back with
+// allow true. If the pod has set its handler by OnType, allow true adds the type to those that it
+// receives. Filters outlast On and OnType; what is refused by one is not allowed by another.
 func (p *Pod) FilterType(pattern string, allow bool) error {
 	if err := checkPatterns([]string{pattern}); err != nil {
 		return err
@@ -238,8 +249,8 @@ func (p *Pod) FilterType(pattern string, allow bool) error {
 	return p.listen(patterns, &next)
 }
 
-// FilterUUID refuses the message with the given UUID with allow false, and takes that back with allow true. It applies to messages that are
-// handled from now on.
+// FilterUUID refuses the message with the given UUID with allow false, and takes that back with
+// allow true. It applies to messages that are handled from now on.
 func (p *Pod) FilterUUID(uuid string, allow bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -329,7 +340,8 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		p.reader.Rejoin(key.interest, wants(next)) // counts what nobody wants any more
 		b.removeFromGroup(p.use, before)
 	default:
-		// Order matters, see mailbox.Reader.Move: the new lane is known to nobody until the reader is on it.
+		// Order matters, see mailbox.Reader.Move: the new lane is known to nobody until the reader
+		// is on it.
 		old, fresh := p.use, b.newUse(key, next)
 		p.use = fresh
 		h.wanted = &fresh.interest
@@ -386,9 +398,11 @@ func (p *Pod) done() <-chan struct{} {
 	return x.ended
 }
 
-// Disconnect takes the pod off the bus. Messages that wait for it are discarded, failed messages that it kept become dead letters, and its waits end with
-// ErrDisconnected. After Disconnect returned no handler call of the pod begins, and none is running, unless Disconnect was called from inside it
-// (with Concurrency, from inside one of them), or from a handler that this pod's handler is itself waiting for. Calling it again has no further effect.
+// Disconnect takes the pod off the bus. Messages that wait for it are discarded, failed messages
+// that it kept become dead letters, and its waits end with ErrDisconnected. After Disconnect
+// returned no handler call of the pod begins, and none is running, unless Disconnect was called
+// from inside it (with Concurrency, from inside one of them), or from a handler that this pod's
+// handler is itself waiting for. Calling it again has no further effect.
 func (p *Pod) Disconnect() {
 	p.disconnect(podClosed)
 	if !p.working() {
@@ -488,7 +502,8 @@ func (p *Pod) quiet() {
 	}
 }
 
-// drains reports whether goroutine g runs one of the pod's handlers or wait functions, or a loop over its Messages.
+// drains reports whether goroutine g runs one of the pod's handlers or wait functions, or a loop
+// over its Messages.
 func (p *Pod) drains(g uintptr) (handling, looping bool) {
 	if p.reader.Drains(g) {
 		return true, false

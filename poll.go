@@ -141,7 +141,8 @@ func (q *poll) ask(targets []mailbox.Target[Message]) {
 	q.check()
 }
 
-// left strikes out a pod that has gone or replied. Of a group, one reply is enough, but all have to be gone.
+// left strikes out a pod that has gone or replied. Of a group, one reply is enough, but all have to
+// be gone.
 func (q *poll) left(pod uint64) { q.strike(pod, false) }
 
 func (q *poll) strike(pod uint64, replied bool) {

@@ -9,17 +9,20 @@ import (
 )
 
 const (
-	// MaxReplies is how many replies that nobody has taken a receipt keeps. The oldest go first, and are counted in Stats.
+	// MaxReplies is how many replies that nobody has taken a receipt keeps. The oldest go first,
+	// and are counted in Stats.
 	MaxReplies = 1024
 
-	// MaxParkedReplies is how many replies a bus keeps that name the message they answer by UUID alone (sent by Send after
-	// SetReplyTo, not by ReplyTo) while nobody waits for them. The oldest go first, and are counted in Stats.
-	// As many receipts with an OnReply can be found by such replies; the oldest are forgotten first. Replies by ReplyTo reach a receipt always.
+	// MaxParkedReplies is how many replies a bus keeps that name the message they answer by UUID
+	// alone (sent by Send after SetReplyTo, not by ReplyTo) while nobody waits for them. The oldest
+	// go first, and are counted in Stats. As many receipts with an OnReply can be found by such
+	// replies; the oldest are forgotten first. Replies by ReplyTo reach a receipt always.
 	MaxParkedReplies = 4096
 )
 
-// A Receipt stands for a message that was sent, and gets the replies to it. None is lost, however late they are waited for: up to MaxReplies are kept
-// as long as the receipt is reachable. Whoever takes a reply takes it from the others who wait on the same receipt; replies that are not wanted
+// A Receipt stands for a message that was sent, and gets the replies to it. None is lost, however
+// late they are waited for: up to MaxReplies are kept as long as the receipt is reachable. Whoever
+// takes a reply takes it from the others who wait on the same receipt; replies that are not wanted
 // (ErrMsgNotWanted) stay.
 //
 // A reply is an ordinary message too: it also goes to all pods that want its type.
@@ -42,8 +45,9 @@ func (r *Receipt) UUID() string {
 	return r.id.String()
 }
 
-// Wait returns the next reply. It returns the context's error when that ends first, and ErrDisconnected or ErrClosed when the pod that sent the
-// message has gone; replies that came before are returned all the same.
+// Wait returns the next reply. It returns the context's error when that ends first, and
+// ErrDisconnected or ErrClosed when the pod that sent the message has gone; replies that came
+// before are returned all the same.
 func (r *Receipt) Wait(ctx context.Context) (Message, error) {
 	if r == nil {
 		return nil, ErrNoReceipt
@@ -85,12 +89,14 @@ func (r *Receipt) wait(ctx context.Context) (reply, error) {
 	return reply{}, err
 }
 
-// WaitOn calls fn with the replies, one at a time, until it returns something other than ErrMsgNotWanted, and returns that.
-// fn runs in a goroutine of its own. A panic in it is returned as a *PanicError. WaitOn also ends, with ErrDisconnected or ErrClosed, when the pod that sent the message goes.
+// WaitOn calls fn with the replies, one at a time, until it returns something other than
+// ErrMsgNotWanted, and returns that. fn runs in a goroutine of its own. A panic in it is returned
+// as a *PanicError. WaitOn also ends, with ErrDisconnected or ErrClosed, when the pod that sent the
+// message goes.
 func (r *Receipt) WaitOn(fn MsgFunc) error { return r.WaitUntil(nil, fn) }
 
-// WaitUntil is WaitOn with a limit: it returns ErrWaitTimeout when that is over, on time even if fn is running. That call of fn then goes on, and its result
-// is dropped. A nil timeout never fires.
+// WaitUntil is WaitOn with a limit: it returns ErrWaitTimeout when that is over, on time even if fn
+// is running. That call of fn then goes on, and its result is dropped. A nil timeout never fires.
 func (r *Receipt) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 	if r == nil {
 		return ErrNoReceipt
@@ -115,8 +121,8 @@ func (r *Receipt) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 	}
 }
 
-// OnReply calls fn with the replies as WaitOn does, but does not wait for it. What fn returns in the end is dropped. No goroutine is kept while there
-// is no reply.
+// OnReply calls fn with the replies as WaitOn does, but does not wait for it. What fn returns in
+// the end is dropped. No goroutine is kept while there is no reply.
 func (r *Receipt) OnReply(fn MsgFunc) error {
 	if r == nil {
 		return ErrNoReceipt

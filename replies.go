@@ -9,8 +9,9 @@ import (
 
 // replies is what has come for one message, and who waits for it.
 //
-// Invariant: a reply is had by one: it is in kept until somebody has taken it, and while a function looks at it nobody else does. Whoever changes kept or
-// lets go of a reply calls settle, which hands out what can be.
+// Invariant: a reply is had by one: it is in kept until somebody has taken it, and while a function
+// looks at it nobody else does. Whoever changes kept or lets go of a reply calls settle, which
+// hands out what can be.
 type replies struct {
 	name string // the message's UUID, if it is not the receipt's id
 
@@ -42,7 +43,8 @@ type outcome struct {
 	err   error
 }
 
-// deliver adds a reply. Pods in to, which sent the message, may find it later if nobody waits for it.
+// deliver adds a reply. Pods in to, which sent the message, may find it later if nobody waits for
+// it.
 func (b *replies) deliver(bus *Bus, rep reply, to ...*Pod) {
 	b.mu.Lock()
 	b.last++
@@ -69,7 +71,8 @@ func (b *replies) deliver(bus *Bus, rep reply, to ...*Pod) {
 	}
 }
 
-// settle gives replies that nobody looks at to those who wait for any, and starts those who have one to look at. The caller holds b.mu.
+// settle gives replies that nobody looks at to those who wait for any, and starts those who have
+// one to look at. The caller holds b.mu.
 func (b *replies) settle(bus *Bus) {
 	for i := 0; i < len(b.waits); {
 		w := b.waits[i]
@@ -142,7 +145,8 @@ func (b *replies) leave(w *replyWait) (reply, bool) {
 	}
 }
 
-// hold makes reply n be looked at by the caller, who is to call let in the end. It reports false if the reply has been taken, or somebody looks at it.
+// hold makes reply n be looked at by the caller, who is to call let in the end. It reports false if
+// the reply has been taken, or somebody looks at it.
 func (b *replies) hold(n uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -169,7 +173,8 @@ func (b *replies) letLocked(bus *Bus, n uint64, taken bool) {
 	b.settle(bus)
 }
 
-// run offers replies to w until there are none or one was wanted. It runs in a goroutine of the bus's helpers, which ends then.
+// run offers replies to w until there are none or one was wanted. It runs in a goroutine of the
+// bus's helpers, which ends then.
 func (b *replies) run(bus *Bus, w *replyWait) {
 	var rep reply
 	calling := false

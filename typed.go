@@ -8,23 +8,26 @@ import (
 	"reflect"
 )
 
-// NewTyped returns a message whose payload is v. In the process v is handed over as it is, without encoding: who sends it must not change it any more, nor
-// may who receives it. Data, Marshal and a link encode it as JSON, once, when they first need it; if that fails Marshal returns the error and Data nothing.
+// NewTyped returns a message whose payload is v. In the process v is handed over as it is, without
+// encoding: who sends it must not change it any more, nor may who receives it. Data, Marshal and a
+// link encode it as JSON, once, when they first need it; if that fails Marshal returns the error
+// and Data nothing.
 func NewTyped[T any](typ string, v T) Message {
 	m := newMessage(typ, nil)
 	m.extra().value = box[T]{v}
 	return m
 }
 
-// box keeps T: without it an interface type would be lost, and a nil value would look like no value.
+// box keeps T: without it an interface type would be lost, and a nil value would look like no
+// value.
 type box[T any] struct{ v T }
 
 func (b box[T]) MarshalJSON() ([]byte, error) { return json.Marshal(b.v) }
 
 func (b box[T]) unbox() any { return b.v }
 
-// Decode returns the payload of msg as a T: the very value, if msg was made in this process by NewTyped with the same T, and otherwise what its
-// data means as JSON.
+// Decode returns the payload of msg as a T: the very value, if msg was made in this process by
+// NewTyped with the same T, and otherwise what its data means as JSON.
 func Decode[T any](msg Message) (v T, err error) {
 	if isNil(msg) {
 		return v, ErrNilMessage
@@ -45,15 +48,17 @@ func Decode[T any](msg Message) (v T, err error) {
 
 type contextKey struct{}
 
-// MessageFrom returns the message that a typed handler was called with, from the handler's context, or nil.
+// MessageFrom returns the message that a typed handler was called with, from the handler's context,
+// or nil.
 func MessageFrom(ctx context.Context) Message {
 	msg, _ := ctx.Value(contextKey{}).(Message)
 	return msg
 }
 
-// On makes fn receive the payloads of the messages of a type, or of all types that match a pattern, as Pod.OnType does for messages. A payload that is not
-// a T counts as a failure. The context ends when the pod is disconnected; MessageFrom finds the message in it. Lagged notices do not reach fn; EventPodLagged and Stats
-// tell of losses.
+// On makes fn receive the payloads of the messages of a type, or of all types that match a pattern,
+// as Pod.OnType does for messages. A payload that is not a T counts as a failure. The context ends
+// when the pod is disconnected; MessageFrom finds the message in it. Lagged notices do not reach
+// fn; EventPodLagged and Stats tell of losses.
 func On[T any](p *Pod, pattern string, fn func(context.Context, T) error) error {
 	if fn == nil {
 		return p.OnType(pattern, nil)
@@ -68,8 +73,9 @@ func On[T any](p *Pod, pattern string, fn func(context.Context, T) error) error 
 	}, false)
 }
 
-// Handle is On for requests: what fn returns goes back as the reply, with the type of the request and ".reply" at its end. If fn returns an error that
-// goes back instead, as a *RemoteError, and the request counts as handled; ErrMsgNotWanted sends nothing.
+// Handle is On for requests: what fn returns goes back as the reply, with the type of the request
+// and ".reply" at its end. If fn returns an error that goes back instead, as a *RemoteError, and
+// the request counts as handled; ErrMsgNotWanted sends nothing.
 func Handle[Req, Resp any](p *Pod, pattern string, fn func(context.Context, Req) (Resp, error)) error {
 	if fn == nil {
 		return p.OnType(pattern, nil)
@@ -94,8 +100,9 @@ const (
 	errorSuffix = ".error"
 )
 
-// Request sends req as a message of the given type and returns the payload of the first reply. Its errors are those of Pod.Request, a *RemoteError if a
-// Handle returned an error, and a *PayloadError if the reply is not a Resp.
+// Request sends req as a message of the given type and returns the payload of the first reply. Its
+// errors are those of Pod.Request, a *RemoteError if a Handle returned an error, and a
+// *PayloadError if the reply is not a Resp.
 func Request[Resp, Req any](ctx context.Context, p *Pod, typ string, req Req) (resp Resp, err error) {
 	msg, err := p.Request(ctx, NewTyped(typ, req))
 	if err != nil {

@@ -12,11 +12,13 @@ import (
 	"github.com/gravbus/gravbus/internal/route"
 )
 
-// MaxUnclaimed is how many replies to a pod's messages are kept for its next WaitOn, WaitUntil or Wait, if the pod has no handler and nobody waits on
-// the receipt. The oldest go first; their receipts still have them.
+// MaxUnclaimed is how many replies to a pod's messages are kept for its next WaitOn, WaitUntil or
+// Wait, if the pod has no handler and nobody waits on the receipt. The oldest go first; their
+// receipts still have them.
 const MaxUnclaimed = 64
 
-// A TimeoutFunc starts a timeout and returns the channel that tells when it is over. A nil TimeoutFunc, and a nil channel, never fire.
+// A TimeoutFunc starts a timeout and returns the channel that tells when it is over. A nil
+// TimeoutFunc, and a nil channel, never fire.
 type TimeoutFunc func() <-chan time.Time
 
 // Timeout is a timeout of so many seconds; zero or less never fires.
@@ -75,7 +77,8 @@ func (w *wait) Wake() {
 	w.wake <- struct{}{}
 }
 
-// newWait makes p receive what the patterns and its filters let through. With held that does not begin before the reader's Begin.
+// newWait makes p receive what the patterns and its filters let through. With held that does not
+// begin before the reader's Begin.
 func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
 	if err := checkPatterns(patterns); err != nil {
 		return nil, err
@@ -199,14 +202,16 @@ func (w *wait) refuses(msg Message) bool {
 	return uuids != nil && uuids[msg.UUID()]
 }
 
-// WaitOn calls fn with every message that comes from now on, of whatever type, except the pod's own and those that FilterType and FilterUUID refuse, one
-// at a time, until fn returns something other than ErrMsgNotWanted, and returns that. It does not touch the pod's handler, which gets its messages all the same.
-// A reply to one of the pod's messages that came before, and that neither a handler nor a receipt has taken, is offered first.
-// fn runs in a goroutine of its own; a panic in it is returned as a *PanicError. ErrDisconnected and ErrClosed end the wait too.
+// WaitOn calls fn with every message that comes from now on, of whatever type, except the pod's own
+// and those that FilterType and FilterUUID refuse, one at a time, until fn returns something other
+// than ErrMsgNotWanted, and returns that. It does not touch the pod's handler, which gets its
+// messages all the same. A reply to one of the pod's messages that came before, and that neither a
+// handler nor a receipt has taken, is offered first. fn runs in a goroutine of its own; a panic in
+// it is returned as a *PanicError. ErrDisconnected and ErrClosed end the wait too.
 func (p *Pod) WaitOn(fn MsgFunc) error { return p.WaitUntil(nil, fn) }
 
-// WaitUntil is WaitOn with a limit: it returns ErrWaitTimeout when that is over, on time even if fn is running. That call of fn then goes on, and its
-// result is dropped.
+// WaitUntil is WaitOn with a limit: it returns ErrWaitTimeout when that is over, on time even if fn
+// is running. That call of fn then goes on, and its result is dropped.
 func (p *Pod) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 	if fn == nil {
 		return ErrNilHandler
@@ -258,8 +263,10 @@ func (w *wait) offer(early []unclaimed) {
 	}
 }
 
-// Wait returns the next message that comes from now on, of a type that matches one of the patterns, or of any type if there are none. Otherwise it is as WaitOn.
-// It returns the context's error when that ends first. For one message after the other Messages is the better choice: it misses none between.
+// Wait returns the next message that comes from now on, of a type that matches one of the patterns,
+// or of any type if there are none. Otherwise it is as WaitOn. It returns the context's error when
+// that ends first. For one message after the other Messages is the better choice: it misses none
+// between.
 func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
 	w, err := p.newWait(patterns, nil, false)
 	if err != nil {
@@ -283,10 +290,12 @@ func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
 	return nil, p.closedErr()
 }
 
-// Messages yields the messages that come from when the loop begins, of types that match one of the patterns, or of any type if there are none, except the pod's own and
-// those that FilterType and FilterUUID refuse. It ends when ctx ends, when the pod is disconnected, or when the loop is left. It has a mailbox
-// like the pod's own, so a slow loop slows down senders in the same way. It does not touch the pod's handler. If a pattern is invalid, or the pod is disconnected, it
-// yields nothing.
+// Messages yields the messages that come from when the loop begins, of types that match one of the
+// patterns, or of any type if there are none, except the pod's own and those that FilterType and
+// FilterUUID refuse. It ends when ctx ends, when the pod is disconnected, or when the loop is left.
+// It has a mailbox like the pod's own, so a slow loop slows down senders in the same way. It does
+// not touch the pod's handler. If a pattern is invalid, or the pod is disconnected, it yields
+// nothing.
 func (p *Pod) Messages(ctx context.Context, patterns ...string) iter.Seq[Message] {
 	return func(yield func(Message) bool) {
 		w, err := p.newWait(patterns, nil, false)
@@ -363,7 +372,8 @@ type unclaimed struct {
 	msg Message
 }
 
-// keepUnclaimed remembers a reply for the next wait, if the pod has no handler that could have seen it.
+// keepUnclaimed remembers a reply for the next wait, if the pod has no handler that could have seen
+// it.
 func (p *Pod) keepUnclaimed(u unclaimed) {
 	if h := p.handler.Load(); h != nil && h.fn != nil {
 		return

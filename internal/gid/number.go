@@ -2,8 +2,9 @@ package gid
 
 import "runtime"
 
-// number reads the goroutine's number from the first line of its traceback, "goroutine 18 [running]:". It is the portable
-// implementation of Current, and what the tests hold the fast one against.
+// number reads the goroutine's number from the first line of its traceback, "goroutine 18
+// [running]:". It is the portable implementation of Current, and what the tests hold the fast one
+// against.
 func number() uintptr {
 	var buf [64]byte
 	n := runtime.Stack(buf[:], false)

@@ -10,12 +10,14 @@ import (
 	"github.com/gravbus/gravbus/internal/gid"
 )
 
-// A Graph is what the lanes of one bus have in common: who waits for whom. Create one with NewGraph.
+// A Graph is what the lanes of one bus have in common: who waits for whom. Create one with
+// NewGraph.
 //
-// Its nodes are goroutines. A goroutine that waits to append to a lane waits for every reader that is full there; a reader waits where
-// its drainers wait. A wait that closes a circle would never end by itself, so it is not begun: the sender lets the mailbox
-// grow instead. Every wait looks for a circle before it begins, one at a time, and looks again whenever it is woken, so the
-// last one to close a circle sees it.
+// Its nodes are goroutines. A goroutine that waits to append to a lane waits for every reader that
+// is full there; a reader waits where its drainers wait. A wait that closes a circle would never
+// end by itself, so it is not begun: the sender lets the mailbox grow instead. Every wait looks for
+// a circle before it begins, one at a time, and looks again whenever it is woken, so the last one
+// to close a circle sees it.
 type Graph[T any] struct {
 	shared *sync.Mutex   // of all lanes, nil if each has its own
 	lanes  atomic.Uint64 // ids given out
@@ -30,8 +32,8 @@ type Graph[T any] struct {
 	blocked map[uintptr]edge[T]
 }
 
-// NewGraph returns a graph without lanes. With a shared mutex its lanes have that one in common: it is meant for senders that
-// have to take it anyway, so that they take one less.
+// NewGraph returns a graph without lanes. With a shared mutex its lanes have that one in common: it
+// is meant for senders that have to take it anyway, so that they take one less.
 func NewGraph[T any](shared *sync.Mutex) *Graph[T] {
 	return &Graph[T]{shared: shared, closed: make(chan struct{}), blocked: map[uintptr]edge[T]{}}
 }
@@ -76,8 +78,8 @@ const (
 	graphClosed
 )
 
-// park waits for what e says until w is signalled or there is another reason to go on. If waiting would close a circle it does not, and returns
-// those of whom one must not be waited for.
+// park waits for what e says until w is signalled or there is another reason to go on. If waiting
+// would close a circle it does not, and returns those of whom one must not be waited for.
 func (g *Graph[T]) park(ctx context.Context, w *waiter[T], e edge[T], deadline time.Time) (reason, []target[T]) {
 	if closing := g.enter(w, e); len(closing) > 0 {
 		return closesCycle, closing
@@ -111,8 +113,9 @@ func (g *Graph[T]) park(ctx context.Context, w *waiter[T], e edge[T], deadline t
 	}
 }
 
-// enter notes that w's goroutine waits for what e says. If that closes a circle it does not, and returns by whom. It is noted before the search, so that of
-// two changes at the same time (a wait begins, a lane becomes full) one sees the other; see Lane.recheck.
+// enter notes that w's goroutine waits for what e says. If that closes a circle it does not, and
+// returns by whom. It is noted before the search, so that of two changes at the same time (a wait
+// begins, a lane becomes full) one sees the other; see Lane.recheck.
 func (g *Graph[T]) enter(w *waiter[T], e edge[T]) (closing []target[T]) {
 	g.check.Lock()
 	defer g.check.Unlock()
@@ -144,15 +147,16 @@ type edge[T any] struct {
 	quiet  *Reader[T]
 }
 
-// A target is one of those whom an edge leads to: a full sharer, a full queue or, when a reader is to be quiet, one of its drainers. The wait for it does
-// not end while all its drainers wait.
+// A target is one of those whom an edge leads to: a full sharer, a full queue or, when a reader is
+// to be quiet, one of its drainers. The wait for it does not end while all its drainers wait.
 type target[T any] struct {
 	sharer   *Reader[T]
 	queue    *Queue[T]
 	drainers []uintptr
 }
 
-// targets returns whom e leads to. Those of whom a drainer is not known, as it has only just been started, are left out: it runs.
+// targets returns whom e leads to. Those of whom a drainer is not known, as it has only just been
+// started, are left out: it runs.
 func (e edge[T]) targets() (ts []target[T]) {
 	if e.quiet != nil {
 		l := e.quiet.lock()
@@ -212,8 +216,9 @@ func (t target[T]) grow(l *Lane[T]) []*Queue[T] {
 	}
 }
 
-// closes reports whether t waits, itself or by others that wait, for goroutine id. Its drainers wait together only if all of them do: one that runs will make
-// room. Goroutines visited before are not looked at again.
+// closes reports whether t waits, itself or by others that wait, for goroutine id. Its drainers
+// wait together only if all of them do: one that runs will make room. Goroutines visited before are
+// not looked at again.
 func (g *Graph[T]) closes(t target[T], id uintptr, visited map[uintptr]bool) bool {
 	var next []edge[T]
 	found := false
@@ -245,8 +250,9 @@ func (g *Graph[T]) closes(t target[T], id uintptr, visited map[uintptr]bool) boo
 	return false
 }
 
-// recheck is called when the lane is full while senders wait: they may wait for others now than those they looked at. If all drainers of one of these
-// wait, that may close a circle, and the senders are woken to look again.
+// recheck is called when the lane is full while senders wait: they may wait for others now than
+// those they looked at. If all drainers of one of these wait, that may close a circle, and the
+// senders are woken to look again.
 func (l *Lane[T]) recheck() {
 	if len(l.waiters) == 0 {
 		return

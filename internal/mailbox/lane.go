@@ -9,14 +9,17 @@ const minSlots = 8
 
 // A Lane carries the messages of one interest to all who have it. Create one with NewLane.
 //
-// Invariant: a sharer's unread items are ring[pos:head), so head-pos <= len(slots) for every sharer. A sharer with more than the
-// bound unread, not counting its own, is not a sharer for long: it is given a queue.
+// Invariant: a sharer's unread items are ring[pos:head), so head-pos <= len(slots) for every
+// sharer. A sharer with more than the bound unread, not counting its own, is not a sharer for long:
+// it is given a queue.
 //
-// Invariant: a sharer that sleeps has nothing unread but messages of its own. So its cursor says nothing, and is set when it wakes.
+// Invariant: a sharer that sleeps has nothing unread but messages of its own. So its cursor says
+// nothing, and is set when it wakes.
 //
-// Invariant: while senders wait, full counts the readers they wait for, and each of those lowers it when it is no longer
-// full; at zero the first waiters are woken. A waiter that is woken either appends or waits again at the front, and
-// whoever leaves the waiting list passes on what room is left, so no wake is lost.
+// Invariant: while senders wait, full counts the readers they wait for, and each of those lowers it
+// when it is no longer full; at zero the first waiters are woken. A waiter that is woken either
+// appends or waits again at the front, and whoever leaves the waiting list passes on what room is
+// left, so no wake is lost.
 type Lane[T any] struct {
 	id    uint64 // order of age; lanes on a route are sorted by it
 	graph *Graph[T]
@@ -26,7 +29,8 @@ type Lane[T any] struct {
 
 	watched atomic.Uint64 // not 0 while senders wait; changes with every look at who makes progress
 
-	// What senders write at every append is kept off the cache line that drainers read at every message.
+	// What senders write at every append is kept off the cache line that drainers read at every
+	// message.
 	_   [64]byte
 	own sync.Mutex // what mu points to, if the graph's lanes do not share one
 
@@ -60,8 +64,9 @@ func (g *Graph[T]) NewLane(bound int) *Lane[T] {
 	return l
 }
 
-// batchFor bounds what one claim takes in hand: a quarter of the mailbox, so that a reader that stands still holds few
-// messages that can no longer give way, and MaxBatch, past which more does not pay.
+// batchFor bounds what one claim takes in hand: a quarter of the mailbox, so that a reader that
+// stands still holds few messages that can no longer give way, and MaxBatch, past which more does
+// not pay.
 func batchFor(bound int) int { return min(max(bound/4, 1), MaxBatch) }
 
 // MaxBatch is the most items a Claim returns.
@@ -73,14 +78,16 @@ func (l *Lane[T]) Lock() { l.mu.Lock() }
 // Unlock undoes Lock.
 func (l *Lane[T]) Unlock() { l.mu.Unlock() }
 
-// Left reports whether readers have gone on to other lanes, so that it matters whether a sender's route is stale. The caller has locked the lane.
+// Left reports whether readers have gone on to other lanes, so that it matters whether a sender's
+// route is stale. The caller has locked the lane.
 func (l *Lane[T]) Left() bool { return len(l.leaving) > 0 }
 
-// AppendLocked adds it for every reader of the lane but the sender's own and reports how many that are. If wake is not nil, the
-// caller is to call its Rouse once it has unlocked the lane.
+// AppendLocked adds it for every reader of the lane but the sender's own and reports how many that
+// are. If wake is not nil, the caller is to call its Rouse once it has unlocked the lane.
 //
-// It does nothing and returns false when the way is not straight: somebody is full, or has a queue, or has left. Then AppendSlow is to be called.
-// own is the sending pod's reader, which may be on this lane or not, or nil. stale tells that the route by which the sender came has changed
+// It does nothing and returns false when the way is not straight: somebody is full, or has a queue,
+// or has left. Then AppendSlow is to be called. own is the sending pod's reader, which may be on
+// this lane or not, or nil. stale tells that the route by which the sender came has changed
 // meanwhile.
 func (l *Lane[T]) AppendLocked(it *Item[T], own *Reader[T], stale bool) (n int, wake *Reader[T], ok bool) {
 	if !l.plain || l.head >= l.limit || stale && len(l.leaving) > 0 {
@@ -128,7 +135,8 @@ func (l *Lane[T]) Sent() uint64 {
 	return l.sent
 }
 
-// Retire makes the graph count for the lane: nobody finds it any more, but a sender who found it before may still come.
+// Retire makes the graph count for the lane: nobody finds it any more, but a sender who found it
+// before may still come.
 func (l *Lane[T]) Retire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -136,8 +144,9 @@ func (l *Lane[T]) Retire() {
 	l.sent, l.retired = 0, true
 }
 
-// wakeSharers makes all sleeping sharers but from's busy, to read what was written last. It returns one of them to be woken by the sender; that one's
-// Claim wakes the others, so that a sender to many is not held up by starting them.
+// wakeSharers makes all sleeping sharers but from's busy, to read what was written last. It returns
+// one of them to be woken by the sender; that one's Claim wakes the others, so that a sender to
+// many is not held up by starting them.
 func (l *Lane[T]) wakeSharers(from uint64) (first *Reader[T]) {
 	for i := l.busy; i < len(l.sharers); i++ {
 		r := l.sharers[i]
@@ -169,8 +178,8 @@ func (l *Lane[T]) swap(i, j int) {
 	a.idx, b.idx = int32(j), int32(i)
 }
 
-// look finds out who is full and sets full and limit. Sharers that are behind only by messages of their own get a queue, into which
-// those do not go.
+// look finds out who is full and sets full and limit. Sharers that are behind only by messages of
+// their own get a queue, into which those do not go.
 func (l *Lane[T]) look() {
 	l.full = 0
 	if len(l.sharers) > 0 && l.head >= l.limit {

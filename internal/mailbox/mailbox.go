@@ -1,15 +1,19 @@
-// Package mailbox holds the bounded queues between senders and receivers, and what happens when they are full.
+// Package mailbox holds the bounded queues between senders and receivers, and what happens when
+// they are full.
 //
-// A Lane carries the messages of one interest (a set of patterns) to every Reader that has it. Readers with the ordinary policy
-// share the lane's ring, each with a cursor of its own: a message is written once however many read it, which is what makes fan-out
-// cheap. A reader that needs more than a cursor (another policy, several handlers at a time, messages past its bound, a stall)
-// has a Queue of its own beside the ring, and a group of competing readers has one Queue together.
+// A Lane carries the messages of one interest (a set of patterns) to every Reader that has it.
+// Readers with the ordinary policy share the lane's ring, each with a cursor of its own: a message
+// is written once however many read it, which is what makes fan-out cheap. A reader that needs more
+// than a cursor (another policy, several handlers at a time, messages past its bound, a stall) has
+// a Queue of its own beside the ring, and a group of competing readers has one Queue together.
 //
-// Nothing here owns a goroutine. A sender appends in its own goroutine and wakes the readers that sleep; what a wake does
-// (start a drainer, signal a channel) is the reader's affair. One mutex per lane guards everything in it; it is never held while
-// user code runs, while anybody waits, or while another lane's is taken, except by Move, which takes two in order of age.
+// Nothing here owns a goroutine. A sender appends in its own goroutine and wakes the readers that
+// sleep; what a wake does (start a drainer, signal a channel) is the reader's affair. One mutex per
+// lane guards everything in it; it is never held while user code runs, while anybody waits, or
+// while another lane's is taken, except by Move, which takes two in order of age.
 //
-// A Graph knows which goroutine waits for which reader, so that a wait that would never end is seen before it begins.
+// A Graph knows which goroutine waits for which reader, so that a wait that would never end is seen
+// before it begins.
 package mailbox
 
 import "time"
@@ -48,8 +52,9 @@ type Config struct {
 // private reports whether a reader with this configuration cannot share a ring.
 func (c *Config) private() bool { return c.Policy != Wait || c.Width > 1 }
 
-// A Waker is told that a sleeping reader has something to claim. It is called without locks, once for each time the reader's
-// drainers are to become one more, and must see to it that Claim is called until it returns nothing.
+// A Waker is told that a sleeping reader has something to claim. It is called without locks, once
+// for each time the reader's drainers are to become one more, and must see to it that Claim is
+// called until it returns nothing.
 type Waker interface{ Wake() }
 
 // Lag tells what a reader lost: Count messages, the first From and the last To.
@@ -94,5 +99,6 @@ type Outcome[T any] struct {
 	wakes   wakes[T]     //
 }
 
-// A Target is one receiver of a message: a reader, or the members of a group of whom one will get it.
+// A Target is one receiver of a message: a reader, or the members of a group of whom one will get
+// it.
 type Target[T any] struct{ Readers []*Reader[T] }

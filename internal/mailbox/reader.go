@@ -8,7 +8,8 @@ import (
 	"github.com/gravbus/gravbus/internal/gid"
 )
 
-// A Reader is one receiver's place in a lane. Its zero value is not attached; Init and then Attach come first.
+// A Reader is one receiver's place in a lane. Its zero value is not attached; Init and then Attach
+// come first.
 type Reader[T any] struct {
 	lane  atomic.Pointer[Lane[T]] // written with the mutexes of the old and the new lane held
 	done  atomic.Uint64           // progress: changes when messages are finished
@@ -68,8 +69,8 @@ func (r *Reader[T]) wants(it *Item[T]) bool {
 	return r.x == nil || r.x.wants == nil || r.x.wants(it.Val)
 }
 
-// Attach puts r on lane l. With private it gets a queue of its own in any case. With held it counts as being drained already: nobody wakes
-// it, and the caller is to call Begin.
+// Attach puts r on lane l. With private it gets a queue of its own in any case. With held it counts
+// as being drained already: nobody wakes it, and the caller is to call Begin.
 func (r *Reader[T]) Attach(l *Lane[T], private, held bool) {
 	l.mu.Lock()
 	r.lane.Store(l)
@@ -90,8 +91,8 @@ func (r *Reader[T]) attachLocked(l *Lane[T], private bool) {
 	}
 }
 
-// Join puts r into the group whose lane l is; all its readers compete for the messages. want names what it wants, and wants decides
-// it; where all members give the same name nobody is asked.
+// Join puts r into the group whose lane l is; all its readers compete for the messages. want names
+// what it wants, and wants decides it; where all members give the same name nobody is asked.
 func (r *Reader[T]) Join(l *Lane[T], want string, wants func(T) bool) {
 	l.mu.Lock()
 	r.lane.Store(l)
@@ -110,7 +111,8 @@ func (r *Reader[T]) Join(l *Lane[T], want string, wants func(T) bool) {
 	}
 }
 
-// Rejoin changes what a member of a group wants, and returns how many waiting messages nobody wants any more; they are dropped.
+// Rejoin changes what a member of a group wants, and returns how many waiting messages nobody wants
+// any more; they are dropped.
 func (r *Reader[T]) Rejoin(want string, wants func(T) bool) int {
 	l := r.lock()
 	if r.gone {
@@ -132,7 +134,8 @@ func (q *Queue[T]) mix() {
 	q.mixed = q.mixed || slices.ContainsFunc(q.members, func(m *Reader[T]) bool { return m.x.want != q.members[0].x.want })
 }
 
-// Begin ends a held Attach: items come first, and live ones up to Seq seq, which they cover, are skipped. The reader is then woken.
+// Begin ends a held Attach: items come first, and live ones up to Seq seq, which they cover, are
+// skipped. The reader is then woken.
 func (r *Reader[T]) Begin(items []Item[T], seq uint64) {
 	l := r.lock()
 	if r.gone {
@@ -148,8 +151,9 @@ func (r *Reader[T]) Begin(items []Item[T], seq uint64) {
 
 // A leaver is a reader that went on to another lane.
 //
-// A sender that looked up its lanes before the new one was known has only the old one on its route. For it the reader is still here: what
-// it appends is forwarded. A sender whose route has a later lane of the reader's finds it there. Once the new lane is known, only senders whose route is
+// A sender that looked up its lanes before the new one was known has only the old one on its route.
+// For it the reader is still here: what it appends is forwarded. A sender whose route has a later
+// lane of the reader's finds it there. Once the new lane is known, only senders whose route is
 // stale are concerned.
 type leaver[T any] struct {
 	r     *Reader[T]
@@ -157,12 +161,14 @@ type leaver[T any] struct {
 	known bool
 }
 
-// leaverAge is how long leavers are remembered. A Send that is in progress for longer, because it waits for pods that may block it so long, could
-// miss a reader that changed its interest meanwhile.
+// leaverAge is how long leavers are remembered. A Send that is in progress for longer, because it
+// waits for pods that may block it so long, could miss a reader that changed its interest
+// meanwhile.
 const leaverAge = 5 * time.Minute
 
-// Move takes r to lane l, which must be younger than its own, and which nobody sends to yet. What was waiting comes along if it is wanted.
-// private is as for Attach. publish is called to make the lane known. Nothing is lost or doubled by sends in progress.
+// Move takes r to lane l, which must be younger than its own, and which nobody sends to yet. What
+// was waiting comes along if it is wanted. private is as for Attach. publish is called to make the
+// lane known. Nothing is lost or doubled by sends in progress.
 func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish func()) {
 	old := r.lock()
 	if r.gone {
@@ -237,7 +243,8 @@ func (l *Lane[T]) remember(v leaver[T]) {
 	l.changed()
 }
 
-// isOnAfter reports whether the route has a lane that r is on, or was, after it left l. The caller holds l.mu; lanes are locked in order of age.
+// isOnAfter reports whether the route has a lane that r is on, or was, after it left l. The caller
+// holds l.mu; lanes are locked in order of age.
 func (r *Reader[T]) isOnAfter(l *Lane[T], route []*Lane[T]) bool {
 	for _, other := range route {
 		if other.id > l.id && (r.lane.Load() == other || other.hasLeft(r)) {
@@ -315,9 +322,9 @@ func (r *Reader[T]) forward(it *Item[T]) bool {
 	return true
 }
 
-// Claim takes items in hand for the calling drainer: up to MaxBatch and len(buf), one where several drainers compete. It returns first what
-// lag there is to be told, if any, then items. When it returns neither, the drainer must end: another one is woken when
-// there is more.
+// Claim takes items in hand for the calling drainer: up to MaxBatch and len(buf), one where several
+// drainers compete. It returns first what lag there is to be told, if any, then items. When it
+// returns neither, the drainer must end: another one is woken when there is more.
 func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
 	l := r.lock()
 	if r.gone {
@@ -400,7 +407,8 @@ func (r *Reader[T]) claimRing(l *Lane[T], buf []Item[T]) (n int) {
 // isFull reports whether senders to lane l have to wait for r, which shares its ring.
 func (r *Reader[T]) isFull(l *Lane[T]) bool { return l.head-r.pos-uint64(r.own) >= l.bound }
 
-// claimBefore takes from what comes before all else, and wakes more drainers if the reader may have them.
+// claimBefore takes from what comes before all else, and wakes more drainers if the reader may have
+// them.
 func (r *Reader[T]) claimBefore(l *Lane[T], buf []Item[T], w *wakes[T]) int {
 	x := r.x
 	buf = buf[:min(len(buf), l.batch)]
@@ -457,8 +465,8 @@ func (r *Reader[T]) rest(l *Lane[T]) {
 	}
 }
 
-// Return gives back items that the calling drainer claimed and will not handle; they come first again. The drainer is no longer one;
-// another is to be started in its place.
+// Return gives back items that the calling drainer claimed and will not handle; they come first
+// again. The drainer is no longer one; another is to be started in its place.
 func (r *Reader[T]) Return(items []Item[T]) {
 	l := r.lock()
 	defer l.mu.Unlock()
@@ -476,8 +484,8 @@ func (r *Reader[T]) forget(g uintptr) {
 	}
 }
 
-// Watched returns 0 if no senders wait where r reads. Otherwise, Progress is to be called when a message has been finished, once for each
-// value.
+// Watched returns 0 if no senders wait where r reads. Otherwise, Progress is to be called when a
+// message has been finished, once for each value.
 func (r *Reader[T]) Watched() uint64 { return r.lane.Load().watched.Load() }
 
 // Progress tells the senders that wait that r goes on.
@@ -490,7 +498,8 @@ type Removed[T any] struct {
 	Tally     Tally     // its losses, or with the last of its members those of its group
 }
 
-// Remove takes r off its lane for good. Claims return nothing from now on. Calling it again has no effect.
+// Remove takes r off its lane for good. Claims return nothing from now on. Calling it again has no
+// effect.
 func (r *Reader[T]) Remove() (rem Removed[T]) {
 	if r.lane.Load() == nil {
 		return rem
@@ -538,8 +547,8 @@ func (r *Reader[T]) Remove() (rem Removed[T]) {
 	return rem
 }
 
-// GiveBack returns to a group what a member claimed that is being removed before it began with it, and reports whether a member can
-// take it.
+// GiveBack returns to a group what a member claimed that is being removed before it began with it,
+// and reports whether a member can take it.
 func (r *Reader[T]) GiveBack(it Item[T]) bool {
 	l := r.lock()
 	if len(l.queues) == 0 || !l.queues[0].group {
@@ -559,8 +568,8 @@ func (r *Reader[T]) GiveBack(it Item[T]) bool {
 	return true
 }
 
-// Quiet waits until no drainer of r is active, which is for ever only after Remove. Called from inside one it does not wait, nor
-// where that would close a circle of waits.
+// Quiet waits until no drainer of r is active, which is for ever only after Remove. Called from
+// inside one it does not wait, nor where that would close a circle of waits.
 func (r *Reader[T]) Quiet() {
 	if r.lane.Load() == nil {
 		return
@@ -633,7 +642,8 @@ func (r *Reader[T]) Gone() bool {
 // Owner returns what Init was given.
 func (r *Reader[T]) Owner() uint64 { return r.owner }
 
-// Depth returns how many messages wait, and the reader's losses so far; members of a group share both.
+// Depth returns how many messages wait, and the reader's losses so far; members of a group share
+// both.
 func (r *Reader[T]) Depth() (depth int, tally Tally) {
 	if r.lane.Load() == nil {
 		return 0, r.tally

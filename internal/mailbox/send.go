@@ -10,8 +10,9 @@ import (
 // ErrClosed is the outcome of an append that was waiting when the graph closed.
 var ErrClosed = errors.New("mailbox: closed")
 
-// AppendSlow adds it for every reader of the lane but the sender's own, as their policies and the mode say, waiting if need be
-// until ctx ends. own is as for AppendLocked; route is all the lanes that it goes to.
+// AppendSlow adds it for every reader of the lane but the sender's own, as their policies and the
+// mode say, waiting if need be until ctx ends. own is as for AppendLocked; route is all the lanes
+// that it goes to.
 func (l *Lane[T]) AppendSlow(ctx context.Context, it *Item[T], own *Reader[T], mode Mode, route []*Lane[T], o *Outcome[T]) {
 	o.route = route
 	l.mu.Lock()
@@ -37,7 +38,8 @@ func (l *Lane[T]) AppendSlow(ctx context.Context, it *Item[T], own *Reader[T], m
 	o.forward = o.forward[:0]
 }
 
-// isFullFor reports whether it has to wait for somebody: a full reader that would get it, and that is not exempt.
+// isFullFor reports whether it has to wait for somebody: a full reader that would get it, and that
+// is not exempt.
 func (l *Lane[T]) isFullFor(it *Item[T], own *Reader[T], exempt []*Queue[T]) bool {
 	l.look()
 	if l.full == 0 {
@@ -56,8 +58,9 @@ func (l *Lane[T]) isFullFor(it *Item[T], own *Reader[T], exempt []*Queue[T]) boo
 	return n > 0
 }
 
-// await waits until nobody that has to be waited for is full, or there is a reason to go on without. Readers that wait for the sender themselves need not
-// be waited for: they are made exempt, and grow.
+// await waits until nobody that has to be waited for is full, or there is a reason to go on
+// without. Readers that wait for the sender themselves need not be waited for: they are made
+// exempt, and grow.
 func (l *Lane[T]) await(ctx context.Context, it *Item[T], own *Reader[T], o *Outcome[T]) (mode Mode) {
 	w := l.graph.newWaiter()
 	defer l.graph.release(w)
@@ -166,7 +169,8 @@ func (w *wakes[T]) run() {
 	}
 }
 
-// A waiter is a goroutine that waits: a sender for the full readers of a lane, or somebody for one reader's handlers to end.
+// A waiter is a goroutine that waits: a sender for the full readers of a lane, or somebody for one
+// reader's handlers to end.
 type waiter[T any] struct {
 	gid   uintptr
 	own   *Reader[T]    // that it drains, if that is known
@@ -207,14 +211,16 @@ func (l *Lane[T]) leave(w *waiter[T]) {
 	}
 }
 
-// seen is what the senders that wait for a reader know of its progress. It stalls when done stays the same from at on for its limit.
+// seen is what the senders that wait for a reader know of its progress. It stalls when done stays
+// the same from at on for its limit.
 type seen struct {
 	watch uint64 // of the lane, when at was set
 	done  uint64
 	at    time.Time
 }
 
-// slow calls f for everybody for whom it waits and who may stall: the readers, their progress as last seen and their limit.
+// slow calls f for everybody for whom it waits and who may stall: the readers, their progress as
+// last seen and their limit.
 func (l *Lane[T]) slow(it *Item[T], exempt []*Queue[T], f func(rs []*Reader[T], s *seen, limit time.Duration)) {
 	for i := l.busy - 1; i >= 0; i-- { // f may demote the reader
 		r := l.sharers[i]
@@ -230,7 +236,8 @@ func (l *Lane[T]) slow(it *Item[T], exempt []*Queue[T], f func(rs []*Reader[T], 
 	}
 }
 
-// progress sums up what the readers have finished, and reports whether one of them waits in a Send of its own, which is not standing still.
+// progress sums up what the readers have finished, and reports whether one of them waits in a Send
+// of its own, which is not standing still.
 func (l *Lane[T]) progress(rs []*Reader[T]) (done uint64, waits bool) {
 	for _, r := range rs {
 		for _, g := range r.drainers(nil) {
@@ -243,7 +250,8 @@ func (l *Lane[T]) progress(rs []*Reader[T]) (done uint64, waits bool) {
 	return done, waits
 }
 
-// watch notes the progress of all who are full, and returns when the first of them will have stalled, if it finishes nothing: zero for never.
+// watch notes the progress of all who are full, and returns when the first of them will have
+// stalled, if it finishes nothing: zero for never.
 func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadline time.Time) {
 	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
 		if done, waits := l.progress(rs); done != s.done || waits || s.watch != l.watches {
