@@ -1,0 +1,176 @@
+package mailbox
+
+import (
+	"slices"
+
+	"github.com/gravbus/gravbus/internal/gid"
+)
+
+// Claim takes items in hand for the calling drainer: up to MaxBatch and len(buf), one where several
+// drainers compete. It returns first what lag there is to be told, if any, then items. When it
+// returns neither, the drainer must end: another one is woken when there is more.
+func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
+	l := r.lock()
+	if r.gone {
+		r.rest(l)
+		rousing := l.rousing
+		l.rousing = nil
+		l.mu.Unlock()
+		l.rouse(rousing)
+		return 0, lag
+	}
+	r.note(gid.Current())
+	var w wakes[T]
+	rousing := l.rousing
+	l.rousing = nil
+	switch {
+	case r.x != nil && r.x.lag.Count > 0:
+		lag, r.x.lag = r.x.lag, lag
+	case r.x != nil && len(r.x.before) > 0:
+		n = r.claimBefore(l, buf, &w)
+	case r.q == nil:
+		n = r.claimRing(l, buf)
+	default:
+		if lag = r.q.dueLag(); lag.Count == 0 {
+			n = r.q.take(r, buf[:min(len(buf), l.batch)])
+			if n == 0 {
+				lag = r.q.dueLag()
+			}
+		}
+	}
+	if n == 0 && lag.Count == 0 {
+		r.rest(l)
+	} else {
+		r.done.Add(1)
+	}
+	l.mu.Unlock()
+	if w.one != nil {
+		w.run()
+	}
+	if rousing != nil {
+		l.rouse(rousing)
+	}
+	return n, lag
+}
+
+// rouse wakes the readers and gives back the slice.
+func (l *Lane[T]) rouse(rousing []*Reader[T]) {
+	for _, r := range rousing {
+		r.waker.Wake()
+	}
+	clear(rousing)
+	l.mu.Lock()
+	if cap(rousing) > cap(l.spare) {
+		l.spare = rousing[:0]
+	}
+	l.mu.Unlock()
+}
+
+func (r *Reader[T]) claimRing(l *Lane[T], buf []Item[T]) (n int) {
+	wasFull := r.isFull(l)
+	mask := uint64(len(l.slots) - 1)
+	buf = buf[:min(len(buf), l.batch)]
+	for n < len(buf) && r.pos != l.head {
+		s := &l.slots[r.pos&mask]
+		r.pos++
+		switch {
+		case s.From == r.owner:
+			r.own--
+		case r.skips(s):
+		default:
+			buf[n] = *s
+			n++
+		}
+	}
+	if wasFull && !r.isFull(l) {
+		l.released()
+	}
+	return n
+}
+
+// isFull reports whether senders to lane l have to wait for r, which shares its ring.
+func (r *Reader[T]) isFull(l *Lane[T]) bool { return l.head-r.pos-uint64(r.own) >= l.bound }
+
+// claimBefore takes from what comes before all else, and wakes more drainers if the reader may have
+// them.
+func (r *Reader[T]) claimBefore(l *Lane[T], buf []Item[T], w *wakes[T]) int {
+	x := r.x
+	buf = buf[:min(len(buf), l.batch)]
+	if r.cfg.Width > 1 {
+		buf = buf[:1]
+	}
+	n := copy(buf, x.before)
+	clear(x.before[:n])
+	x.before = x.before[n:]
+	if len(x.before) == 0 {
+		x.before = nil
+	} else if int(r.active) < r.cfg.Width {
+		r.active++
+		r.q.spare--
+		w.add(r)
+	}
+	return n
+}
+
+// note remembers which goroutine drains.
+func (r *Reader[T]) note(g uintptr) {
+	if r.cfg.Width == 1 {
+		r.gid = g
+	} else if x := r.rare(); !slices.Contains(x.gids, g) {
+		x.gids = append(x.gids, g)
+	}
+}
+
+// rest ends the calling drainer: the reader sleeps, or is quiet for good.
+func (r *Reader[T]) rest(l *Lane[T]) {
+	r.active--
+	r.forget(gid.Current())
+	switch {
+	case r.gone:
+		if r.active == 0 && r.x != nil && r.x.quiet != nil {
+			close(r.x.quiet)
+			r.x.quiet = nil
+		}
+	case r.q != nil:
+		r.q.spare++
+		if r.q.count == 0 && !r.q.group {
+			r.q.caughtUp()
+		} else if r.q.count == 0 {
+			r.q.lagging = false
+		} else {
+			l.recheck() // the other members may all wait now
+		}
+	default:
+		l.busy--
+		l.swap(int(r.idx), l.busy)
+		if l.busy == 0 {
+			l.tidy()
+		}
+	}
+}
+
+// Return gives back items that the calling drainer claimed and will not handle; they come first
+// again. The drainer is no longer one; another is to be started in its place.
+func (r *Reader[T]) Return(items []Item[T]) {
+	l := r.lock()
+	defer l.mu.Unlock()
+	r.forget(gid.Current())
+	if !r.gone && len(items) > 0 {
+		x := r.rare()
+		x.before = append(items, x.before...)
+	}
+}
+
+func (r *Reader[T]) forget(g uintptr) {
+	r.gid = 0
+	if r.cfg.Width > 1 && r.x != nil {
+		r.x.gids = slices.DeleteFunc(r.x.gids, func(o uintptr) bool { return o == g })
+	}
+}
+
+// Watched returns 0 if no senders wait where r reads. Otherwise, Progress is to be called when a
+// message has been finished, once for each value.
+func (r *Reader[T]) Watched() uint64 { return r.lane.Load().watched.Load() }
+
+// Progress tells the senders that wait that r goes on.
+func (r *Reader[T]) Progress() { r.done.Add(1) }

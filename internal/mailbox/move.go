@@ -1,0 +1,138 @@
+package mailbox
+
+import (
+	"slices"
+	"time"
+)
+
+// A leaver is a reader that went on to another lane.
+//
+// A sender that looked up its lanes before the new one was known has only the old one on its route.
+// For it the reader is still here: what it appends is forwarded. A sender whose route has a later
+// lane of the reader's finds it there. Once the new lane is known, only senders whose route is
+// stale are concerned.
+type leaver[T any] struct {
+	r     *Reader[T]
+	at    time.Time
+	known bool
+}
+
+// leaverAge is how long leavers are remembered. A Send that is in progress for longer, because it
+// waits for pods that may block it so long, could miss a reader that changed its interest
+// meanwhile.
+const leaverAge = 5 * time.Minute
+
+// Move takes r to lane l, which must be younger than its own, and which nobody sends to yet. What
+// was waiting comes along if it is wanted. private is as for Attach. publish is called to make the
+// lane known. Nothing is lost or doubled by sends in progress.
+func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish func()) {
+	old := r.lock()
+	if r.gone {
+		old.mu.Unlock()
+		publish()
+		return
+	}
+	if l.mu != old.mu {
+		l.mu.Lock()
+	}
+	x := r.rare()
+	if r.q != nil {
+		x.lag.add(r.q.lag)
+	}
+	most := max(r.cfg.Cap, len(x.before))
+	backlog := r.detach(old)
+	x.wants = wants
+	x.before = slices.DeleteFunc(append(x.before, backlog...), func(it Item[T]) bool { return !wants(it.Val) })
+	for len(x.before) > most {
+		r.dropBefore()
+	}
+	old.remember(leaver[T]{r: r, at: time.Now()})
+	r.lane.Store(l)
+	r.attachLocked(l, private)
+	wake := r.wakeFor(len(x.before) + int(min(x.lag.Count, 1)))
+	if l.mu != old.mu {
+		l.mu.Unlock()
+	}
+	old.pass()
+	rousing := old.rousing // r may have been the one to do it
+	old.rousing = nil
+	old.mu.Unlock()
+	old.rouse(rousing)
+	if wake {
+		r.waker.Wake()
+	}
+	publish()
+	old.mu.Lock()
+	for i := range old.leaving {
+		if v := &old.leaving[i]; v.r == r && !v.known {
+			v.known = true
+			old.unknown--
+		}
+	}
+	old.changed()
+	old.mu.Unlock()
+}
+
+// dropBefore drops the oldest of what comes before all else.
+func (r *Reader[T]) dropBefore() {
+	x := r.x
+	it := x.before[0]
+	x.before[0] = Item[T]{}
+	x.before = x.before[1:]
+	r.tally.Dropped++
+	if x.lag.Count == 0 {
+		r.tally.Lags++
+		x.lag.From = it.Val
+	}
+	x.lag.Count++
+	x.lag.To = it.Val
+}
+
+// remember notes a leaver, and forgets those that have gone or left long ago.
+func (l *Lane[T]) remember(v leaver[T]) {
+	if len(l.leaving) >= l.leavingMost {
+		l.leaving = slices.DeleteFunc(l.leaving, func(o leaver[T]) bool { return o.known && v.at.Sub(o.at) > leaverAge })
+		l.leavingMost = max(16, 2*len(l.leaving))
+	}
+	l.leaving = append(l.leaving, v)
+	l.unknown++
+	l.changed()
+}
+
+// isOnAfter reports whether the route has a lane that r is on, or was, after it left l. The caller
+// holds l.mu; lanes are locked in order of age.
+func (r *Reader[T]) isOnAfter(l *Lane[T], route []*Lane[T]) bool {
+	for _, other := range route {
+		if other.id > l.id && (r.lane.Load() == other || other.hasLeft(r)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Lane[T]) hasLeft(r *Reader[T]) bool {
+	if l.graph.shared == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+	}
+	return slices.ContainsFunc(l.leaving, func(v leaver[T]) bool { return v.r == r })
+}
+
+// forward gives r an item that was sent to a lane it has left, and reports whether r wants it.
+func (r *Reader[T]) forward(it *Item[T]) bool {
+	l := r.lock()
+	if r.gone || r.skips(it) || !r.wants(it) {
+		l.mu.Unlock()
+		return false
+	}
+	r.x.before = append(r.x.before, *it)
+	if len(r.x.before) > r.cfg.Cap {
+		r.dropBefore()
+	}
+	wake := r.wakeFor(1)
+	l.mu.Unlock()
+	if wake {
+		r.waker.Wake()
+	}
+	return true
+}

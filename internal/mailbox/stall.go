@@ -1,0 +1,81 @@
+package mailbox
+
+import (
+	"slices"
+	"time"
+)
+
+// seen is what the senders that wait for a reader know of its progress. It stalls when done stays
+// the same from at on for its limit.
+type seen struct {
+	watch uint64 // of the lane, when at was set
+	done  uint64
+	at    time.Time
+}
+
+// slow calls f for everybody for whom it waits and who may stall: the readers, their progress as
+// last seen and their limit.
+func (l *Lane[T]) slow(it *Item[T], exempt []*Queue[T], f func(rs []*Reader[T], s *seen, limit time.Duration)) {
+	for i := l.busy - 1; i >= 0; i-- { // f may demote the reader
+		r := l.sharers[i]
+		if r.isFull(l) && r.cfg.Stall > 0 {
+			x := r.rare()
+			f([]*Reader[T]{r}, &x.seen, r.cfg.Stall)
+		}
+	}
+	for _, q := range l.queues {
+		if q.full() && q.policy == Wait && q.stall > 0 && !slices.Contains(exempt, q) && q.wanted(it) {
+			f(q.members, &q.seen, q.stall)
+		}
+	}
+}
+
+// progress sums up what the readers have finished, and reports whether one of them waits in a Send
+// of its own, which is not standing still.
+func (l *Lane[T]) progress(rs []*Reader[T]) (done uint64, waits bool) {
+	for _, r := range rs {
+		for _, g := range r.drainers(nil) {
+			waits = waits || l.graph.isBlocked(g)
+		}
+	}
+	for _, r := range rs { // after that: who stops waiting reports progress first
+		done += r.done.Load()
+	}
+	return done, waits
+}
+
+// watch notes the progress of all who are full, and returns when the first of them will have
+// stalled, if it finishes nothing: zero for never.
+func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadline time.Time) {
+	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
+		if done, waits := l.progress(rs); done != s.done || waits || s.watch != l.watches {
+			s.watch, s.done, s.at = l.watches, done, now
+		}
+		if at := s.at.Add(limit); deadline.IsZero() || at.Before(deadline) {
+			deadline = at
+		}
+	})
+	l.watched.Store(l.graph.looks.Add(1)) // after the look: what is finished from now on is progress
+	return deadline
+}
+
+// declareStalled makes those lag who have finished nothing for their limit, and returns them.
+func (l *Lane[T]) declareStalled(now time.Time, it *Item[T], exempt []*Queue[T]) (stalled []*Reader[T]) {
+	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
+		done, waits := l.progress(rs)
+		if done != s.done || waits {
+			s.done, s.at = done, now
+			return
+		}
+		if now.Sub(s.at) < limit {
+			return
+		}
+		stalled = append(stalled, rs[0])
+		q := rs[0].q
+		if q == nil {
+			q = l.demote(rs[0])
+		}
+		q.lagging = true
+	})
+	return stalled
+}

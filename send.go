@@ -1,0 +1,202 @@
+package gravbus
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+	"github.com/gravbus/gravbus/internal/mailbox"
+	"github.com/gravbus/gravbus/internal/route"
+)
+
+// sending is what becomes known of a message on its way through send.
+type sending struct {
+	receivers int
+	receipt   *Receipt
+	targets   *[]mailbox.Target[Message]
+}
+
+// send is the way of every message: checks, buffer, routes, mailboxes, receipts. It runs in the
+// caller's goroutine.
+//
+// Invariant: the message is in the buffer before the routes are loaded, and a pod that replays is
+// in the routes before it copies the buffer. So it gets the message from one or the other, or from
+// both and knows by the sequence number.
+func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
+	if p.state.Load() != podOpen || b.state.Load() != busOpen && !b.mayStillSend(p) {
+		return p.closedErr()
+	}
+	m, ours := msg.(*message)
+	if ours && m == nil || !ours && isNil(msg) {
+		return ErrNilMessage
+	}
+	var typ string
+	if ours {
+		typ = m.typ
+	} else {
+		typ = msg.Type()
+	}
+	found := p.route.Load()
+	if !b.routes.Knows(found, typ) {
+		var err error
+		if found, err = b.routes.Find(typ); err != nil {
+			return typeError(err)
+		}
+		p.route.Store(found)
+	}
+	if found.Reserved() {
+		return ErrReservedType
+	}
+	if b.maxSize > 0 {
+		if err := b.checkSize(p, msg); err != nil {
+			return err
+		}
+	}
+	if ours {
+		s.receipt = m.receiptOf(p)
+	} else {
+		s.receipt = foreignReceipt(p, msg)
+	}
+	it := item{Val: msg, From: p.id}
+	var undelivered *UndeliveredError
+	found, next := b.post(&it, found, p, s)
+	lanes := found.Sinks()
+	for ; next < len(lanes); next++ {
+		if err := b.append(ctx, p, &it, found, next, s, &undelivered); err != nil {
+			return err
+		}
+	}
+	if !ours || m.origin != nil || m.replyTo != uuid.Nil || m.more != nil {
+		b.deliverReply(p, msg)
+	}
+	if undelivered != nil {
+		return undelivered
+	}
+	return nil
+}
+
+// post puts the message into the buffer and, if the way is straight, into the first of its lanes:
+// with a buffer that takes only the one mutex that they share. It returns the route and how many of
+// its lanes have the message.
+func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*route.Found[*lane], int) {
+	if b.buffer == nil {
+		lanes := found.Sinks()
+		if len(lanes) != 1 {
+			b.graph.CountSent(1 - len(lanes)) // each lane counts
+		}
+		if len(lanes) > 0 && b.appendStraight(it, found, lanes[0], p, s) {
+			return found, 1
+		}
+		return found, 0
+	}
+	size := sizeOf(it.Val)
+	var wake *reader
+	next := 0
+	b.buffer.mu.Lock()
+	it.Seq = b.buffer.push(it.Val, size, it.From)
+	found = b.routes.Refresh(found)
+	if lanes := found.Sinks(); len(lanes) > 0 && s.targets == nil {
+		if n, w, ok := lanes[0].AppendLocked(it, &p.reader, false); ok {
+			s.receivers += n
+			wake = w
+			next = 1
+		}
+	}
+	b.buffer.mu.Unlock()
+	if wake != nil {
+		wake.Rouse()
+	}
+	return found, next
+}
+
+// appendStraight puts the message into a lane of its route, if that can be done at once.
+func (b *Bus) appendStraight(it *item, found *route.Found[*lane], l *lane, p *Pod, s *sending) bool {
+	if s.targets != nil {
+		return false
+	}
+	l.Lock()
+	n, wake, ok := l.AppendLocked(it, &p.reader, l.Left() && !b.routes.Fresh(found))
+	l.Unlock()
+	if wake != nil {
+		wake.Rouse()
+	}
+	s.receivers += n
+	return ok
+}
+
+// append puts the message into one lane of its route, waiting if need be.
+func (b *Bus) append(ctx context.Context, p *Pod, it *item, found *route.Found[*lane], which int, s *sending, undelivered **UndeliveredError) error {
+	l := found.Sinks()[which]
+	if b.appendStraight(it, found, l, p, s) {
+		return nil
+	}
+	o := mailbox.Outcome[Message]{Targets: s.targets, Stale: func() bool { return !b.routes.Fresh(found) }}
+	l.AppendSlow(ctx, it, &p.reader, mailbox.Normal, found.Sinks(), &o)
+	s.receivers += o.N
+	b.tellStalled(o.Stalled)
+	if errors.Is(o.Err, mailbox.ErrClosed) {
+		return ErrClosed
+	}
+	if len(o.Missed) > 0 {
+		if *undelivered == nil {
+			*undelivered = &UndeliveredError{Type: it.Val.Type(), Err: ErrMailboxFull}
+		}
+		for _, r := range o.Missed {
+			(*undelivered).Pods = append((*undelivered).Pods, b.pods.name(r.Owner()))
+		}
+		if o.Err != nil {
+			(*undelivered).Err = o.Err
+		}
+	}
+	return nil
+}
+
+func (b *Bus) checkSize(p *Pod, msg Message) error {
+	if m, ok := msg.(*message); ok {
+		if _, err := m.encoded(); err != nil {
+			return err
+		}
+	}
+	size := len(msg.Data())
+	if size <= b.maxSize {
+		return nil
+	}
+	b.refused.Add(1)
+	b.emit(EventRefused, func() any {
+		return Refused{Pod: p.Name(), Type: msg.Type(), UUID: msg.UUID(), Size: size, Limit: b.maxSize}
+	})
+	return ErrMessageTooLarge
+}
+
+// deliverReply gives msg to the receipts of what it answers, if anything.
+func (b *Bus) deliverReply(p *Pod, msg Message) {
+	if m, ok := msg.(*message); ok && m.origin != nil && m.origin.pod.Load() != nil {
+		m.origin.deliver(b, p.id, msg)
+		return
+	}
+	if id := replyID(msg); id != uuid.Nil {
+		b.parked.deliver(b, id, reply{from: p.id, msg: msg})
+	}
+}
+
+// emit sends an event, if anybody wants it. It does not wait.
+func (b *Bus) emit(typ string, value func() any) {
+	if lanes, _ := b.routes.Lookup(typ); len(lanes) > 0 {
+		it := item{Val: NewTyped(typ, value())}
+		if b.buffer == nil {
+			b.graph.CountSent(-len(lanes)) // the lanes count it, but it was not sent by anybody
+		}
+		for _, l := range lanes {
+			var o mailbox.Outcome[Message]
+			l.AppendSlow(context.Background(), &it, nil, mailbox.Shed, lanes, &o)
+		}
+	}
+}
+
+func (b *Bus) tellStalled(stalled []*reader) {
+	for _, r := range stalled {
+		name := b.pods.name(r.Owner())
+		b.log.WithField("pod", name).Warn("gravbus: pod has stalled: its oldest messages give way until it has caught up")
+		b.emit(EventPodSlow, func() any { return PodEvent{Pod: name} })
+	}
+}
