@@ -48,6 +48,15 @@ func BenchmarkSend(b *testing.B) {
 	}
 }
 
+// BenchmarkSendOwnMailbox is BenchmarkSend to pods that cannot share a ring, because of their policy: each has a mailbox of its own.
+func BenchmarkSendOwnMailbox(b *testing.B) {
+	for _, pods := range []int{1, 10, 100, 1000} {
+		b.Run(fmt.Sprintf("pods=%d", pods), func(b *testing.B) {
+			benchmarkSend(b, pods, 0, true, gravbus.Overflow(gravbus.Block))
+		})
+	}
+}
+
 // BenchmarkSendAmongOthers sends to one pod on a bus where others want other types.
 func BenchmarkSendAmongOthers(b *testing.B) {
 	for _, others := range []int{0, 100, 10000} {
@@ -55,7 +64,7 @@ func BenchmarkSendAmongOthers(b *testing.B) {
 	}
 }
 
-func benchmarkSend(b *testing.B, pods, others int, replay bool) {
+func benchmarkSend(b *testing.B, pods, others int, replay bool, podOpts ...gravbus.PodOption) {
 	var opts []gravbus.Option
 	if !replay {
 		opts = append(opts, gravbus.UseReplay(0))
@@ -66,7 +75,7 @@ func benchmarkSend(b *testing.B, pods, others int, replay bool) {
 	}
 	tallies := make([]tally, pods)
 	for i := range tallies {
-		if err := bus.Connect().OnType("bench.message", tallies[i].handle); err != nil {
+		if err := bus.Connect(podOpts...).OnType("bench.message", tallies[i].handle); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -98,10 +98,13 @@ func (b *Buffer) push(msg Message, size int, from uint64) uint64 {
 	b.bytes += size
 	for b.next-b.first > uint64(b.limit) || b.bytes > b.maxBytes {
 		if b.first == seq { // larger than the buffer
+			if len(b.slots) > 0 {
+				*b.at(seq) = slot{} // which evict may have left as it was
+			}
 			b.first, b.bytes = b.next, 0
 			return seq
 		}
-		b.evict()
+		b.evict(b.at(seq)) // there is one, so there are slots
 	}
 	if b.next-b.first > uint64(len(b.slots)) {
 		b.grow(seq)
@@ -113,17 +116,20 @@ func (b *Buffer) push(msg Message, size int, from uint64) uint64 {
 	return seq
 }
 
-func (b *Buffer) evict() {
-	s := &b.slots[b.first&uint64(len(b.slots)-1)]
+// evict lets the oldest go. Its slot is cleared, unless it is next, which is written at once.
+func (b *Buffer) evict(next *slot) {
+	s := b.at(b.first)
 	b.bytes -= s.size
-	*s = slot{}
+	if s != next {
+		*s = slot{}
+	}
 	b.first++
 }
 
 func (b *Buffer) expire() {
 	oldest := time.Unix(0, now()).Add(-b.maxAge)
 	for b.first != b.next && b.at(b.first).msg.Timestamp().Before(oldest) {
-		b.evict()
+		b.evict(nil)
 	}
 }
 

@@ -61,8 +61,11 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	var undelivered *UndeliveredError
 	found, next := b.post(&it, found, p, s)
 	lanes := found.Sinks()
-	for ; next < len(lanes); next++ {
-		if err := b.append(ctx, p, &it, found, next, s, &undelivered); err != nil {
+	for i := next; i < len(lanes); i++ {
+		if i > 0 && b.appendStraight(&it, found, lanes[i], p, s) { // the first was tried by post
+			continue
+		}
+		if err := b.appendSlow(ctx, p, &it, found, lanes[i], s, &undelivered); err != nil {
 			return err
 		}
 	}
@@ -124,12 +127,8 @@ func (b *Bus) appendStraight(it *item, found *route.Found[*lane], l *lane, p *Po
 	return ok
 }
 
-// append puts the message into one lane of its route, waiting if need be.
-func (b *Bus) append(ctx context.Context, p *Pod, it *item, found *route.Found[*lane], which int, s *sending, undelivered **UndeliveredError) error {
-	l := found.Sinks()[which]
-	if b.appendStraight(it, found, l, p, s) {
-		return nil
-	}
+// appendSlow puts the message into a lane of its route, waiting if need be.
+func (b *Bus) appendSlow(ctx context.Context, p *Pod, it *item, found *route.Found[*lane], l *lane, s *sending, undelivered **UndeliveredError) error {
 	o := mailbox.Outcome[Message]{Targets: s.targets, Stale: func() bool { return !b.routes.Fresh(found) }}
 	l.AppendSlow(ctx, it, &p.reader, mailbox.Normal, found.Sinks(), &o)
 	s.receivers += o.N

@@ -38,11 +38,12 @@ type Lane[T any] struct {
 	limit       uint64    // up to here head may go without looking at the sharers
 	slots       []Item[T] // the ring; its length is a power of two
 	sharers     []*Reader[T]
-	busy        int    // sharers[:busy] are being drained, sharers[busy:] sleep
-	sent        uint64 // items added, until it is retired
-	retired     bool   // the graph counts instead
-	plain       bool   // sharers only: the straight way may be tried
-	clean       uint64 // ring positions below are zeroed
+	busy        int       // sharers[:busy] are being drained, sharers[busy:] sleep
+	sent        uint64    // items added, until it is retired
+	retired     bool      // the graph counts instead
+	plain       bool      // sharers only: the straight way may be tried
+	alone       *Queue[T] // the only reader or group there is, if it has a queue: the straight way may be tried too
+	clean       uint64    // ring positions below are zeroed
 	queues      []*Queue[T]
 	leaving     []leaver[T]
 	leavingMost int // length of leaving at which to look for some to forget
@@ -90,6 +91,9 @@ func (l *Lane[T]) Left() bool { return len(l.leaving) > 0 }
 // this lane or not, or nil. stale tells that the route by which the sender came has changed
 // meanwhile.
 func (l *Lane[T]) AppendLocked(it *Item[T], own *Reader[T], stale bool) (n int, wake *Reader[T], ok bool) {
+	if l.alone != nil && !(stale && len(l.leaving) > 0) {
+		return l.alone.appendStraight(it)
+	}
 	if !l.plain || l.head >= l.limit || stale && len(l.leaving) > 0 {
 		return 0, nil, false
 	}
@@ -310,6 +314,10 @@ func (l *Lane[T]) removeQueue(q *Queue[T]) {
 
 func (l *Lane[T]) changed() {
 	l.plain = len(l.queues) == 0 && l.unknown == 0 && len(l.sharers) > 0
+	l.alone = nil
+	if len(l.queues) == 1 && l.unknown == 0 && len(l.sharers) == 0 {
+		l.alone = l.queues[0]
+	}
 }
 
 // released is told that a reader that was full no longer is.

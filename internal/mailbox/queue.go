@@ -164,6 +164,27 @@ func (q *Queue[T]) push(it *Item[T], mode Mode, o *Outcome[T]) {
 	}
 }
 
+// appendStraight adds it if there is room and no doubt that a member wants it.
+func (q *Queue[T]) appendStraight(it *Item[T]) (n int, wake *Reader[T], ok bool) {
+	l := q.lane
+	if q.count >= q.bound || q.mixed || len(q.members) == 0 || len(q.members) > 8 || len(l.waiters) > 0 {
+		return 0, nil, false
+	}
+	for _, m := range q.members {
+		if m.owner == it.From {
+			return 0, nil, false
+		}
+	}
+	q.enqueue(it)
+	l.count()
+	if q.spare > 0 {
+		var w wakes[T]
+		q.wake(it, &w)
+		wake = w.one
+	}
+	return 1, wake, true
+}
+
 // wake wakes one sleeping member that can take it.
 func (q *Queue[T]) wake(it *Item[T], w *wakes[T]) {
 	for i := range q.members {
