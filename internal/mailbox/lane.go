@@ -91,18 +91,21 @@ func (l *Lane[T]) Left() bool { return len(l.leaving) > 0 }
 // this lane or not, or nil. stale tells that the route by which the sender came has changed
 // meanwhile.
 func (l *Lane[T]) AppendLocked(it *Item[T], own *Reader[T], stale bool) (n int, wake *Reader[T], ok bool) {
-	if l.alone != nil && !(stale && len(l.leaving) > 0) {
-		return l.alone.appendStraight(it)
-	}
-	if !l.plain || l.head >= l.limit || stale && len(l.leaving) > 0 {
+	if stale && len(l.leaving) > 0 {
 		return 0, nil, false
 	}
-	n, wake = l.write(it, own)
-	l.sent++ // a lane that is retired has no sharers
-	if l.head >= l.limit && len(l.waiters) > 0 {
-		l.pass()
+	if l.plain && l.head < l.limit {
+		n, wake = l.write(it, own)
+		l.sent++ // a lane that is retired has no sharers
+		if l.head >= l.limit && len(l.waiters) > 0 {
+			l.pass()
+		}
+		return n, wake, true
 	}
-	return n, wake, true
+	if l.alone != nil {
+		return l.alone.appendStraight(it)
+	}
+	return 0, nil, false
 }
 
 // Rouse wakes a reader that AppendLocked returned.
