@@ -3,7 +3,6 @@ package gravbus
 import (
 	"slices"
 
-	"github.com/gravbus/gravbus/internal/mailbox"
 	"github.com/gravbus/gravbus/internal/route"
 )
 
@@ -128,7 +127,7 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 	if p.extras != nil {
 		h.uuids = p.extras.uuids
 	}
-	key := laneKey{interest: next.Key(), bound: p.mail.Bound, private: p.mail.Policy != mailbox.Wait || p.mail.Width > 1}
+	key := laneKey{interest: next.Key(), bound: p.mail.Bound, private: p.mail.Private()}
 
 	switch {
 	case p.use == nil && len(patterns) == 0:

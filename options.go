@@ -143,6 +143,11 @@ func Concurrency(n int) PodOption {
 // that came first. An empty name means no group. Members do not replay.
 func InGroup(name string) PodOption { return func(c *podConfig) { c.group = name } }
 
+// Observer makes the pod one that only watches, such as a log: requests do not count it among those
+// who could answer, so that it does not hide ErrNoResponders, nor does RequestAll wait for it. In a
+// group it has no effect.
+func Observer() PodOption { return func(c *podConfig) { c.mail.Extra = true } }
+
 // MaxFailures is how many failed messages are kept before the pod is disconnected,
 // DefaultMaxFailures unless n is positive.
 func MaxFailures(n int) PodOption {

@@ -12,23 +12,25 @@
 //		)
 //	}
 //
-// No test needs to sleep. Expect waits for messages, and Settle waits until the bus is at rest, so that ExpectNone and
-// ExpectExactly can tell that nothing more comes.
+// No test needs to sleep. Expect waits for messages, and Settle waits until the bus is at rest, so
+// that ExpectNone and ExpectExactly can tell that nothing more comes.
 //
 // # Real time and bubbles
 //
-// Outside of a testing/synctest bubble, waiting is in real time: it ends with the event it waits for and fails the
-// test after Patience, or a little before the deadline of the test run if that is sooner.
+// Outside of a testing/synctest bubble, waiting is in real time: it ends with the event it waits
+// for and fails the test after Patience, or a little before the deadline of the test run if that is
+// sooner.
 //
-// Inside a bubble nothing here lets time pass. Expect and its like call synctest.Wait and then look once: what is to come
-// later, after a delay or a timeout, has to be waited for in the test by time.Sleep, which takes no real time there. The
-// bus must have been made inside the bubble.
+// Inside a bubble nothing here lets time pass. Expect and its like call synctest.Wait and then look
+// once: what is to come later, after a delay or a timeout, has to be waited for in the test by
+// time.Sleep, which takes no real time there. The bus must have been made inside the bubble.
 //
 // # What the helpers change
 //
-// Watch and Record connect pods. They show in Stats, and take numbers that default names are made from. To the bus a Recorder
-// is a pod that wants what it records: if that is a type of requests, Request waits for a reply even when nobody else could give
-// one, and RequestAll for one from the Recorder. Where requests matter, record the replies.
+// Watch and Record connect pods. They show in Stats, and take numbers that default names are made
+// from. To the bus a Recorder is a pod that wants what it records: if that is a type of requests,
+// Request waits for a reply even when nobody else could give one, and RequestAll for one from the
+// Recorder. Where requests matter, record the replies.
 //
 // Functions that take a testing.TB and may end the test are to be called from the test's goroutine.
 package bustest
@@ -48,7 +50,8 @@ import (
 // Patience is how long the functions of this package wait in real time before they fail the test.
 const Patience = 10 * time.Second
 
-// eventMailbox is how many events may wait to be logged: they make nobody wait, so past it some are lost.
+// eventMailbox is how many events may wait to be logged: they make nobody wait, so past it some are
+// lost.
 const eventMailbox = 1 << 16
 
 // New returns a bus for one test, and watches it as Watch does.
@@ -59,18 +62,19 @@ func New(t testing.TB, opts ...gravbus.Option) *gravbus.Bus {
 	return bus
 }
 
-// Watch watches over a bus during the test. It logs the bus's events by t.Log, and fails the test when a handler panics
-// (or calls runtime.Goexit, as t.FailNow does) and when a pod is disconnected because of its failures. Panics that Faulty
-// injects do not count. When the test ends Watch shuts the bus down, which waits until all messages are handled, and fails
-// the test if that takes longer than Patience.
+// Watch watches over a bus during the test. It logs the bus's events by t.Log, and fails the test
+// when a handler panics (or calls runtime.Goexit, as t.FailNow does) and when a pod is disconnected
+// because of its failures. Panics that Faulty injects do not count. When the test ends Watch shuts
+// the bus down, which waits until all messages are handled, and fails the test if that takes longer
+// than Patience.
 //
 // Events whose types match one of the tolerated patterns are only logged:
 //
 //	bus := gravbus.New()
 //	bustest.Watch(t, bus, gravbus.EventPodPanic) // this test is about panics
 //
-// A test that ends the bus itself should use Shutdown: what happens during a Close, or right before it, may go unseen, but for panics, of which at
-// least the number is known then.
+// A test that ends the bus itself should use Shutdown: what happens during a Close, or right before
+// it, may go unseen, but for panics, of which at least the number is known then.
 func Watch(t testing.TB, bus *gravbus.Bus, tolerated ...string) {
 	t.Helper()
 	for _, pattern := range tolerated {
@@ -90,6 +94,7 @@ func connect(bus *gravbus.Bus, name string, opts ...gravbus.PodOption) *gravbus.
 	return bus.Connect(append([]gravbus.PodOption{
 		gravbus.Name(name),
 		gravbus.InGroup(""),
+		gravbus.Observer(),
 		gravbus.Concurrency(1),
 		gravbus.Overflow(gravbus.Block), // however slow the machine is, nothing is lost
 		gravbus.MailboxCap(0),
@@ -169,8 +174,8 @@ func (w *watcher) end(bus *gravbus.Bus) {
 	w.t = nil
 }
 
-// patience is how long to wait in real time: Patience, but not up to the deadline of the test run, when all ends without
-// a word about why.
+// patience is how long to wait in real time: Patience, but not up to the deadline of the test run,
+// when all ends without a word about why.
 func patience(t testing.TB) (limit time.Duration) {
 	limit = Patience
 	if d, ok := t.(interface{ Deadline() (time.Time, bool) }); ok {

@@ -9,9 +9,10 @@ import (
 	"github.com/gravbus/gravbus"
 )
 
-// Expect waits until messages have come that match the matchers in this order, and returns them, one for each matcher. Other messages
-// may be before, between and after them. It begins after what the last Expect has matched and ends with the message that
-// matches last; what comes after that is left to the next. It fails the test if the messages do not come.
+// Expect waits until messages have come that match the matchers in this order, and returns them,
+// one for each matcher. Other messages may be before, between and after them. It begins after what
+// the last Expect has matched and ends with the message that matches last; what comes after that is
+// left to the next. It fails the test if the messages do not come.
 func Expect(t testing.TB, r *Recorder, matchers ...Matcher) []gravbus.Message {
 	t.Helper()
 	mustBeValid(t, matchers)
@@ -39,9 +40,9 @@ func Expect(t testing.TB, r *Recorder, matchers ...Matcher) []gravbus.Message {
 	return matched
 }
 
-// ExpectExactly waits until messages have come that match the matchers, one for each in this order, and until the bus has settled, and
-// returns them. Any other message fails the test, be it before, between or after them. It begins after what the last Expect
-// has matched.
+// ExpectExactly waits until messages have come that match the matchers, one for each in this order,
+// and until the bus has settled, and returns them. Any other message fails the test, be it before,
+// between or after them. It begins after what the last Expect has matched.
 func ExpectExactly(t testing.TB, r *Recorder, matchers ...Matcher) []gravbus.Message {
 	t.Helper()
 	mustBeValid(t, matchers)
@@ -74,9 +75,10 @@ func ExpectExactly(t testing.TB, r *Recorder, matchers ...Matcher) []gravbus.Mes
 	return unread
 }
 
-// ExpectNone waits until the bus has settled, and fails the test if a message has come that matches one of the matchers, or any
-// message if there are none. It looks at those after what the last Expect has matched, and leaves them to the next. See Settle for what it
-// cannot know: that something will come later.
+// ExpectNone waits until the bus has settled, and fails the test if a message has come that matches
+// one of the matchers, or any message if there are none. It looks at those after what the last
+// Expect has matched, and leaves them to the next. See Settle for what it cannot know: that
+// something will come later.
 func ExpectNone(t testing.TB, r *Recorder, matchers ...Matcher) {
 	t.Helper()
 	mustBeValid(t, matchers)
@@ -103,7 +105,8 @@ func mustBeValid(t testing.TB, matchers []Matcher) {
 	}
 }
 
-// list writes messages one to a line, and marks those at the given places. It leaves out the middle of a long list.
+// list writes messages one to a line, and marks those at the given places. It leaves out the middle
+// of a long list.
 func list(msgs []gravbus.Message, marked []int) string {
 	const most = 40
 	if len(msgs) == 0 {

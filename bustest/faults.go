@@ -11,15 +11,18 @@ import (
 	"github.com/gravbus/gravbus"
 )
 
-// ErrInjected is the error that Faulty and FaultySends return for a fault, and the value they panic with.
+// ErrInjected is the error that Faulty and FaultySends return for a fault, and the value they panic
+// with.
 var ErrInjected = errors.New("bustest: injected fault")
 
-// Faults says what goes wrong, and how often. Probabilities are from 0 (never; less counts as 0) to 1 (always). Of Drop, Fail and Panic at
-// most one befalls a call; if they add up to more than 1 the first ones win. A Delay may befall any call, and comes first.
+// Faults says what goes wrong, and how often. Probabilities are from 0 (never; less counts as 0) to
+// 1 (always). Of Drop, Fail and Panic at most one befalls a call; if they add up to more than 1 the
+// first ones win. A Delay may befall any call, and comes first.
 //
-// What befalls the n-th call depends on Seed and n alone, and how likely it is on the probabilities. So a test with a fixed seed is
-// repeatable as far as its messages come in the same order: with one sender, and without Concurrency, always. Give different seeds
-// to handlers that should fail independently.
+// What befalls the n-th call depends on Seed and n alone, and how likely it is on the
+// probabilities. So a test with a fixed seed is repeatable as far as its messages come in the same
+// order: with one sender, and without Concurrency, always. Give different seeds to handlers that
+// should fail independently.
 type Faults struct {
 	Seed  uint64
 	Drop  float64 // the message is lost without a word
@@ -31,9 +34,10 @@ type Faults struct {
 	MaxDelay time.Duration
 }
 
-// Faulty returns a handler that calls another one, but not always. A message that is dropped counts as handled; one that fails is kept and
-// redelivered by the bus like any other failure, and has another fate then. A delay holds up the pod like a slow handler: past its
-// StallLimit it loses messages. Faulty of a nil handler is nil.
+// Faulty returns a handler that calls another one, but not always. A message that is dropped counts
+// as handled; one that fails is kept and redelivered by the bus like any other failure, and has
+// another fate then. A delay holds up the pod like a slow handler: past its StallLimit it loses
+// messages. Faulty of a nil handler is nil.
 func Faulty(handler gravbus.MsgFunc, faults Faults) gravbus.MsgFunc {
 	if handler == nil {
 		return nil
@@ -54,17 +58,18 @@ func Faulty(handler gravbus.MsgFunc, faults Faults) gravbus.MsgFunc {
 	}
 }
 
-// A FaultySender sends by a pod, but not always. It has the methods of a pod that send, for code that takes an interface of some
-// of them.
+// A FaultySender sends by a pod, but not always. It has the methods of a pod that send, for code
+// that takes an interface of some of them.
 type FaultySender struct {
 	pod   *gravbus.Pod
 	void  *gravbus.Pod // its bus has nobody else
 	fates *fates
 }
 
-// FaultySends returns a sender whose messages are dropped, delayed and refused. Delays keep the order of what one goroutine sends: they hold
-// up the sender. A send that fails has no receipt. For a message that was dropped there is one, as the sender does
-// not know: its waits end by their timeout or context, or when the test ends.
+// FaultySends returns a sender whose messages are dropped, delayed and refused. Delays keep the
+// order of what one goroutine sends: they hold up the sender. A send that fails has no receipt. For
+// a message that was dropped there is one, as the sender does not know: its waits end by their
+// timeout or context, or when the test ends.
 func FaultySends(t testing.TB, pod *gravbus.Pod, faults Faults) *FaultySender {
 	faults.Panic = 0
 	void := gravbus.New(gravbus.UseReplay(0))
@@ -131,8 +136,8 @@ func (s *FaultySender) next(ctx context.Context) (lost bool, err error) {
 	return f.fault == dropped, nil
 }
 
-// lose sends msg to nobody, for the checks and the receipt. It sends a copy with the same UUID, because a message made by NewMsgReplyTo
-// finds the receipt it answers without any bus.
+// lose sends msg to nobody, for the checks and the receipt. It sends a copy with the same UUID,
+// because a message made by NewMsgReplyTo finds the receipt it answers without any bus.
 func (s *FaultySender) lose(msg gravbus.Message) (*gravbus.Receipt, error) {
 	if msg != nil {
 		if b, err := msg.Marshal(); err == nil {
@@ -190,7 +195,8 @@ func newFates(f Faults) *fates {
 	return &fates{faults: f, rng: rand.New(rand.NewPCG(f.Seed, 0))}
 }
 
-// next draws as many numbers for every call, so that one probability does not change the fates that others decide.
+// next draws as many numbers for every call, so that one probability does not change the fates that
+// others decide.
 func (s *fates) next() (f fate) {
 	s.mu.Lock()
 	which, whether, long := s.rng.Float64(), s.rng.Float64(), s.rng.Float64()

@@ -8,7 +8,8 @@ import (
 	"github.com/gravbus/gravbus"
 )
 
-// A Matcher says which messages are meant, and says so in words when a test fails. The zero Matcher matches any message.
+// A Matcher says which messages are meant, and says so in words when a test fails. The zero Matcher
+// matches any message.
 type Matcher struct {
 	text string
 	fn   func(gravbus.Message) bool
@@ -29,8 +30,8 @@ func (m Matcher) Matches(msg gravbus.Message) bool { return m.fn == nil || m.fn(
 // Func matches messages for which fn returns true. The text describes them.
 func Func(text string, fn func(gravbus.Message) bool) Matcher { return Matcher{text: text, fn: fn} }
 
-// Type matches messages of a type, or of all types that match a pattern, as Pod.OnType does. An invalid pattern fails the
-// test that uses it.
+// Type matches messages of a type, or of all types that match a pattern, as Pod.OnType does. An
+// invalid pattern fails the test that uses it.
 func Type(pattern string) Matcher {
 	return Matcher{
 		text: "type " + pattern,
@@ -59,15 +60,16 @@ func Payload[T any](fn func(T) bool) Matcher {
 	}
 }
 
-// Equal matches messages with a payload that Decode makes a T of that is deeply equal (reflect.DeepEqual) to want.
+// Equal matches messages with a payload that Decode makes a T of that is deeply equal
+// (reflect.DeepEqual) to want.
 func Equal[T any](want T) Matcher {
 	m := Payload(func(v T) bool { return reflect.DeepEqual(v, want) })
 	m.text = sprintf("payload %T equal to %+v", want, want)
 	return m
 }
 
-// ReplyTo matches replies to a message, which is given by itself or by its receipt; with a nil receipt
-// nothing.
+// ReplyTo matches replies to a message, which is given by itself or by its receipt; with a nil
+// receipt nothing.
 func ReplyTo(to interface{ UUID() string }) Matcher {
 	uuid := to.UUID()
 	return Matcher{
@@ -103,8 +105,8 @@ func checkPattern(pattern string) error {
 	return gravbus.New(gravbus.UseReplay(0)).Connect().OnType(pattern, func(gravbus.Message) error { return nil })
 }
 
-// match reports whether a valid pattern matches a type, as the bus does: * stands for one token, > for one or more at the end, and
-// neither for the first token of the bus's own types.
+// match reports whether a valid pattern matches a type, as the bus does: * stands for one token, >
+// for one or more at the end, and neither for the first token of the bus's own types.
 func match(pattern, typ string) bool {
 	p, t := strings.Split(pattern, "."), strings.Split(typ, ".")
 	if t[0] == "gravbus" && p[0] != "gravbus" {

@@ -10,11 +10,11 @@ import (
 	"github.com/gravbus/gravbus"
 )
 
-// A Recorder collects messages in the order in which they reach it: those of one sender in the order sent, those of
-// several as they come. It is safe for concurrent use.
+// A Recorder collects messages in the order in which they reach it: those of one sender in the
+// order sent, those of several as they come. It is safe for concurrent use.
 //
-// It remembers how far Expect and its like have read. Messages, Types and Wait look at everything from the beginning and do
-// not change that.
+// It remembers how far Expect and its like have read. Messages, Types and Wait look at everything
+// from the beginning and do not change that.
 type Recorder struct {
 	t   testing.TB
 	bus *gravbus.Bus
@@ -25,11 +25,12 @@ type Recorder struct {
 	changed chan struct{} // closed with the next message; nil if nobody waits for that
 }
 
-// Record begins to collect the messages of types that match one of the patterns, or all messages if there are none, until
-// the test ends. Events of the bus need a pattern of their own, such as "gravbus.>". An invalid pattern, and a bus that is closed,
-// fail the test at once.
+// Record begins to collect the messages of types that match one of the patterns, or all messages if
+// there are none, until the test ends. Events of the bus need a pattern of their own, such as
+// "gravbus.>". An invalid pattern, and a bus that is closed, fail the test at once.
 //
-// A Recorder loses nothing: if it has to, because a circle of pods that send to each other overflows its mailbox, it fails the test.
+// A Recorder loses nothing: if it has to, because a circle of pods that send to each other
+// overflows its mailbox, it fails the test.
 func Record(t testing.TB, bus *gravbus.Bus, patterns ...string) *Recorder {
 	t.Helper()
 	if len(patterns) == 0 {
@@ -78,8 +79,8 @@ func (r *Recorder) Types() []string {
 	return types
 }
 
-// Wait waits until there are n messages or more, counted from the beginning, and returns all. It fails the test that
-// Record was called for if they do not come.
+// Wait waits until there are n messages or more, counted from the beginning, and returns all. It
+// fails the test that Record was called for if they do not come.
 func (r *Recorder) Wait(n int) []gravbus.Message {
 	r.t.Helper()
 	waited, ok := r.await(r.t, func() bool { return r.len() >= n })
@@ -89,7 +90,8 @@ func (r *Recorder) Wait(n int) []gravbus.Message {
 	return r.Messages()
 }
 
-// Skip makes Expect and its like begin after the messages so far. After Settle those are all that were sent.
+// Skip makes Expect and its like begin after the messages so far. After Settle those are all that
+// were sent.
 func (r *Recorder) Skip() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +128,8 @@ func (r *Recorder) next() <-chan struct{} {
 	return r.changed
 }
 
-// await waits until done, which is asked again with every message, and reports in words how long it has waited if it was in vain.
+// await waits until done, which is asked again with every message, and reports in words how long it
+// has waited if it was in vain.
 func (r *Recorder) await(t testing.TB, done func() bool) (waited string, ok bool) {
 	if settledBubble() {
 		return "", done()

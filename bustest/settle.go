@@ -11,17 +11,19 @@ import (
 	"github.com/gravbus/gravbus"
 )
 
-// Settle waits until the bus is at rest: no message waits for a pod, no handler, wait function or reply function is
-// running, and nothing was sent meanwhile. What they did happens before Settle returns: the test may look at it without a
-// lock. It fails the test if the bus has not settled after Patience.
+// Settle waits until the bus is at rest: no message waits for a pod, no handler, wait function or
+// reply function is running, and nothing was sent meanwhile. What they did happens before Settle
+// returns: the test may look at it without a lock. It fails the test if the bus has not settled
+// after Patience.
 //
-// In a testing/synctest bubble it is synctest.Wait: all goroutines of the bubble are blocked, and only time can
-// make them go on.
+// In a testing/synctest bubble it is synctest.Wait: all goroutines of the bubble are blocked, and
+// only time can make them go on.
 //
-// In real time it looks at Stats until two looks, one after the other, show nothing at work and the same counts. So what
-// the bus was given before Settle is done, and so is everything that handlers sent because of it. What Settle cannot see is what has
-// not reached the bus: a goroutine of the code under test that has yet to send, a timer. Wait for those first, by a
-// channel or with Recorder.Wait and Expect, or test in a bubble. Messages that a pod failed on and keeps for
+// In real time it looks at Stats until two looks, one after the other, show nothing at work and the
+// same counts. So what the bus was given before Settle is done, and so is everything that handlers
+// sent because of it. What Settle cannot see is what has not reached the bus: a goroutine of the
+// code under test that has yet to send, a timer. Wait for those first, by a channel or with
+// Recorder.Wait and Expect, or test in a bubble. Messages that a pod failed on and keeps for
 // redelivery do not hinder it: they wait for a message that succeeds.
 func Settle(t testing.TB, bus *gravbus.Bus) {
 	t.Helper()
@@ -62,8 +64,8 @@ func settledBubble() (in bool) {
 	return true
 }
 
-// pause lets others run between two looks: at first without a delay, as most buses settle in microseconds, and then with
-// longer and longer ones, as a handler may take its time.
+// pause lets others run between two looks: at first without a delay, as most buses settle in
+// microseconds, and then with longer and longer ones, as a handler may take its time.
 func pause(n int) {
 	const yields, longest = 64, time.Millisecond
 	if n < yields {
@@ -81,9 +83,9 @@ type totals struct {
 
 // look reports what has happened on the bus so far, and who is busy.
 //
-// Why two looks that agree are enough: Stats does not see everything at the same instant, so work may slip from what it has not
-// looked at yet to what it has. But then, when the next look comes, whoever got it is busy or has done it, and one of the counts
-// gives it away.
+// Why two looks that agree are enough: Stats does not see everything at the same instant, so work
+// may slip from what it has not looked at yet to what it has. But then, when the next look comes,
+// whoever got it is busy or has done it, and one of the counts gives it away.
 func look(bus *gravbus.Bus) (now totals, busy []string) {
 	s := bus.Stats()
 	for _, p := range s.Pods {

@@ -17,7 +17,8 @@ const (
 	exitUsage  = 2 // the command line is wrong
 )
 
-// failure is an error of the work of a command. All other errors that come out of cobra are about the command line.
+// failure is an error of the work of a command. All other errors that come out of cobra are about
+// the command line.
 type failure struct{ err error }
 
 func (f *failure) Error() string { return f.err.Error() }

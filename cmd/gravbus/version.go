@@ -23,7 +23,8 @@ func newVersionCmd() *cobra.Command {
 	}
 }
 
-// version is what the Go tool knows: the module's version, or the commit of a build from a checkout.
+// version is what the Go tool knows: the module's version, or the commit of a build from a
+// checkout.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {

@@ -47,10 +47,11 @@ type Config struct {
 	Policy Policy        //
 	Stall  time.Duration // with Wait: how long a reader may finish nothing while a sender waits; 0 is for ever
 	Width  int           // handlers at a time, at least 1
+	Extra  bool          // the reader does not count among those who get an item; not for groups
 }
 
-// private reports whether a reader with this configuration cannot share a ring.
-func (c *Config) private() bool { return c.Policy != Wait || c.Width > 1 }
+// Private reports whether a reader with this configuration cannot share a ring.
+func (c *Config) Private() bool { return c.Policy != Wait || c.Width > 1 || c.Extra }
 
 // A Waker is told that a sleeping reader has something to claim. It is called without locks, once
 // for each time the reader's drainers are to become one more, and must see to it that Claim is

@@ -155,9 +155,9 @@ func (q *Queue[T]) push(it *Item[T], mode Mode, o *Outcome[T]) {
 		return
 	}
 	q.enqueue(it)
-	o.N++
-	if o.Targets != nil {
-		*o.Targets = append(*o.Targets, Target[T]{append([]*Reader[T](nil), q.members...)})
+	o.N += q.counts()
+	if o.Targets != nil && q.counts() > 0 {
+		*o.Targets = append(*o.Targets, Target[T]{slices.Clone(q.members)})
 	}
 	if q.spare > 0 {
 		q.wake(it, &o.wakes)
@@ -182,7 +182,15 @@ func (q *Queue[T]) appendStraight(it *Item[T]) (n int, wake *Reader[T], ok bool)
 		q.wake(it, &w)
 		wake = w.one
 	}
-	return 1, wake, true
+	return q.counts(), wake, true
+}
+
+// counts returns how many receivers q stands for.
+func (q *Queue[T]) counts() int {
+	if q.members[0].cfg.Extra && !q.group {
+		return 0
+	}
+	return 1
 }
 
 // wake wakes one sleeping member that can take it.

@@ -81,7 +81,7 @@ func (r *Reader[T]) Attach(l *Lane[T], private, held bool) {
 }
 
 func (r *Reader[T]) attachLocked(l *Lane[T], private bool) {
-	if private || r.cfg.private() {
+	if private || r.cfg.Private() {
 		q := l.newQueue(r.cfg)
 		q.adopt(r)
 		l.addQueue(q)

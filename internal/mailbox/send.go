@@ -28,7 +28,7 @@ func (l *Lane[T]) AppendSlow(ctx context.Context, it *Item[T], own *Reader[T], m
 	l.mu.Unlock()
 	o.wakes.run()
 	for _, r := range o.forward {
-		if r.forward(it) {
+		if r.forward(it) && !r.cfg.Extra {
 			o.N++
 			if o.Targets != nil {
 				*o.Targets = append(*o.Targets, Target[T]{[]*Reader[T]{r}})

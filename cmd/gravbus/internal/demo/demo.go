@@ -13,7 +13,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Config is what a demonstration depends on. The zero value is a storm of no messages, without color.
+// Config is what a demonstration depends on. The zero value is a storm of no messages, without
+// color.
 type Config struct {
 	Messages int              // of the storm
 	Color    bool             // whether the story is told in color
@@ -87,8 +88,9 @@ var acts = []act{
 	{"storm", "The storm", storm},
 }
 
-// Run plays the story on w, and ends early when ctx does. The report is never nil: after an error it has what was counted until then.
-// The content of the story is the same each time but for the figures of speed.
+// Run plays the story on w, and ends early when ctx does. The report is never nil: after an error
+// it has what was counted until then. The content of the story is the same each time but for the
+// figures of speed.
 func Run(ctx context.Context, w io.Writer, cfg Config) (*Report, error) {
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard) // the story tells of panics and slow pods itself

@@ -23,7 +23,8 @@ func (p *printer) printf(format string, args ...any) {
 	}
 }
 
-// SGR codes. The colors are those of the terminal's own palette, so that they suit light and dark ones.
+// SGR codes. The colors are those of the terminal's own palette, so that they suit light and dark
+// ones.
 func (p *printer) sgr(code, s string) string {
 	if !p.color || strings.TrimSpace(s) == "" {
 		return s

@@ -10,8 +10,8 @@ import (
 	"github.com/gravbus/gravbus"
 )
 
-// patience is how long the story waits for something that should happen at once. Then it goes on, and a count will be wrong: that is
-// better than a demonstration that hangs.
+// patience is how long the story waits for something that should happen at once. Then it goes on,
+// and a count will be wrong: that is better than a demonstration that hangs.
 const patience = 20 * time.Second
 
 // stage is what the acts share.
@@ -67,15 +67,16 @@ func (s *stage) sendNumbers(ctx context.Context, p *gravbus.Pod, typ string, fir
 	return nil
 }
 
-// bell is the type of the message that ends an act. As pods receive in order what one pod sends, who hears the bell has all that
-// was sent before.
+// bell is the type of the message that ends an act. As pods receive in order what one pod sends,
+// who hears the bell has all that was sent before.
 func (s *stage) bell() string { return "shop.bell." + s.act }
 
 func (s *stage) ring(ctx context.Context, p *gravbus.Pod) error {
 	return s.send(ctx, p, gravbus.NewMsg(s.bell(), nil))
 }
 
-// listen makes p handle with fn what matches the pattern, or everything if that is empty, and returns a channel that is closed when it hears the bell.
+// listen makes p handle with fn what matches the pattern, or everything if that is empty, and
+// returns a channel that is closed when it hears the bell.
 func (s *stage) listen(p *gravbus.Pod, fn gravbus.MsgFunc, pattern string) (<-chan struct{}, error) {
 	heard := make(chan struct{})
 	var once sync.Once

@@ -104,7 +104,8 @@ func slow(ctx context.Context, s *stage) error {
 	mu.Lock()
 	caughtUp := printed
 	mu.Unlock()
-	// Nothing tells when a pod that has lagged is waited for again. Rounds that fit into its mailbox lose nothing before that either.
+	// Nothing tells when a pod that has lagged is waited for again. Rounds that fit into its
+	// mailbox lose nothing before that either.
 	for n := jam; n < last; n += round {
 		if err := s.sendNumbers(ctx, till, "receipts", n+1, n+round); err != nil {
 			return err
@@ -151,7 +152,8 @@ func awaitNumber(ctx context.Context, c <-chan int64, n int64) error {
 	}
 }
 
-// failures: a handler panics and fails, the bus goes on, and what it cannot handle becomes a dead letter.
+// failures: a handler panics and fails, the bus goes on, and what it cannot handle becomes a dead
+// letter.
 func failures(ctx context.Context, s *stage) error {
 	const letters, panics, fails, tries = 10, 3, 7, 3
 	s.out.say("mailer gets letters 1 to %d. It panics on %d, once, and fails on %d each time.", letters, panics, fails)
