@@ -916,3 +916,39 @@ func TestInputWaitsEndWithThePod(t *testing.T) {
 		})
 	}
 }
+
+// A nil context is taken for one that never ends.
+func TestInputNilContext(t *testing.T) {
+	bus := gravbus.New(faultLog())
+	asker, answerer := bus.Connect(), bus.Connect(gravbus.Mailbox(1))
+	var none context.Context
+	if err := answerer.OnType("ask", func(msg gravbus.Message) error {
+		answerer.ReplyTo(msg, gravbus.NewMsg("answer", nil))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // some of them wait for room
+		if _, err := asker.SendContext(none, gravbus.NewMsg("ask", nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := asker.Request(none, gravbus.NewMsg("ask", nil)); err != nil {
+		t.Error(err)
+	}
+	for _, err := range asker.RequestAll(none, gravbus.NewMsg("ask", nil)) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	go asker.Send(gravbus.NewMsg("ask", nil))
+	if err := bus.Shutdown(none); err != nil {
+		t.Error(err)
+	}
+	for range asker.Messages(none) {
+		t.Error("a message after the end")
+	}
+	if _, err := asker.Wait(none); err == nil {
+		t.Error("Wait after the end")
+	}
+}

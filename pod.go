@@ -32,7 +32,8 @@ const (
 // A Pod is a connection to a bus: it sends, and receives what it asked for by On or OnType, or by
 // one of the waits. It never receives what it sent itself. An idle pod has no goroutine.
 //
-// All methods are safe for concurrent use, and may be called from inside the pod's own handler.
+// All methods are safe for concurrent use, and may be called from inside the pod's own handler. A
+// nil context is taken for one that never ends.
 type Pod struct {
 	bus   *Bus
 	cfg   *podConfig      // not changed; shared with other pods

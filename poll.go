@@ -64,6 +64,7 @@ func (s *polls) left(pod uint64) {
 func newPoll(p *Pod) *poll { return &poll{pod: p, over: make(chan struct{})} }
 
 func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) bool) {
+	ctx = orBackground(ctx)
 	b := q.pod.bus
 	b.polls.add(q)
 	defer b.polls.remove(q)

@@ -52,7 +52,7 @@ func (r *Receipt) Wait(ctx context.Context) (Message, error) {
 	if r == nil {
 		return nil, ErrNoReceipt
 	}
-	rep, err := r.wait(ctx)
+	rep, err := r.wait(orBackground(ctx))
 	return rep.msg, err
 }
 

@@ -130,7 +130,7 @@ func (b *Bus) appendStraight(it *item, found *route.Found[*lane], l *lane, p *Po
 // appendSlow puts the message into a lane of its route, waiting if need be.
 func (b *Bus) appendSlow(ctx context.Context, p *Pod, it *item, found *route.Found[*lane], l *lane, s *sending, undelivered **UndeliveredError) error {
 	o := mailbox.Outcome[Message]{Targets: s.targets, Stale: func() bool { return !b.routes.Fresh(found) }}
-	l.AppendSlow(ctx, it, &p.reader, mailbox.Normal, found.Sinks(), &o)
+	l.AppendSlow(orBackground(ctx), it, &p.reader, mailbox.Normal, found.Sinks(), &o)
 	s.receivers += o.N
 	b.tellStalled(o.Stalled)
 	if errors.Is(o.Err, mailbox.ErrClosed) {

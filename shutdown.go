@@ -86,6 +86,7 @@ func (b *Bus) await(ctx context.Context, done func() bool) error {
 //
 // Called from inside a handler it does not wait for that one. Calling it again is allowed.
 func (b *Bus) Shutdown(ctx context.Context) error {
+	ctx = orBackground(ctx)
 	b.state.CompareAndSwap(busOpen, busDraining)
 	inside, leave := b.enterInside()
 	defer leave()

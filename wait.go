@@ -54,6 +54,14 @@ func call(fn MsgFunc, msg Message) (err error) {
 	return err
 }
 
+// orBackground returns ctx, or the background context for nil.
+func orBackground(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
 // A wait is a temporary receiver of a pod, beside its handler: it has a mailbox of its own.
 type wait struct {
 	pod    *Pod
@@ -284,7 +292,7 @@ func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
 	for msg := range w.pull(ctx) {
 		return msg, nil
 	}
-	if err := ctx.Err(); err != nil {
+	if err := orBackground(ctx).Err(); err != nil {
 		return nil, err
 	}
 	return nil, p.closedErr()
@@ -316,6 +324,7 @@ func (p *Pod) Messages(ctx context.Context, patterns ...string) iter.Seq[Message
 
 // pull yields what comes, until ctx or the pod ends.
 func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
+	ctx = orBackground(ctx)
 	return func(yield func(Message) bool) {
 		b := new(batch)
 		done := w.pod.done()
