@@ -349,7 +349,7 @@ func TestDocsConstants(t *testing.T) {
 	// These are inside; the text names their values.
 	text = strings.Join(strings.Fields(text), " ")
 	for _, c := range []struct{ files, name, value, text string }{
-		{"internal/mailbox/*.go", "MaxBatch", "128", "at most 128"},
+		{"internal/mailbox/*.go", "MaxBatch", "256", "at most 256"},
 		{"internal/mailbox/*.go", "leaverAge", "5 * time.Minute", "more than five minutes"},
 		{"internal/route/*.go", "MaxLen", "255", "at most 255 bytes"},
 		{"*.go", "messageOverhead", "144", "its data and 144 bytes"},

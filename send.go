@@ -59,14 +59,18 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	}
 	it := item{Val: msg, From: p.id}
 	var undelivered *UndeliveredError
-	found, next := b.post(&it, found, p, s)
+	next := 0 // of the route's lanes: the first that does not have the message yet
+	if b.buffer != nil {
+		found, next = b.post(&it, found, p, s)
+	} else if n := len(found.Sinks()); n != 1 {
+		b.graph.CountSent(1 - n) // each lane counts
+	}
 	lanes := found.Sinks()
 	for i := next; i < len(lanes); i++ {
-		if i > 0 && b.appendStraight(&it, found, lanes[i], p, s) { // the first was tried by post
-			continue
-		}
-		if err := b.appendSlow(ctx, p, &it, found, lanes[i], s, &undelivered); err != nil {
-			return err
+		if i == 0 && b.buffer != nil || !b.appendStraight(&it, found, lanes[i], p, s) { // post has tried the first
+			if err := b.appendSlow(ctx, p, &it, found, lanes[i], s, &undelivered); err != nil {
+				return err
+			}
 		}
 	}
 	if !ours || m.origin != nil || m.replyTo != uuid.Nil || m.more != nil {
@@ -79,19 +83,9 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 }
 
 // post puts the message into the buffer and, if the way is straight, into the first of its lanes:
-// with a buffer that takes only the one mutex that they share. It returns the route and how many of
-// its lanes have the message.
+// that takes only the one mutex that they share. It returns the route and how many of its lanes
+// have the message.
 func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*route.Found[*lane], int) {
-	if b.buffer == nil {
-		lanes := found.Sinks()
-		if len(lanes) != 1 {
-			b.graph.CountSent(1 - len(lanes)) // each lane counts
-		}
-		if len(lanes) > 0 && b.appendStraight(it, found, lanes[0], p, s) {
-			return found, 1
-		}
-		return found, 0
-	}
 	size := sizeOf(it.Val)
 	var wake *reader
 	next := 0

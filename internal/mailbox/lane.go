@@ -71,7 +71,7 @@ func (g *Graph[T]) NewLane(bound int) *Lane[T] {
 func batchFor(bound int) int { return min(max(bound/4, 1), MaxBatch) }
 
 // MaxBatch is the most items a Claim returns.
-const MaxBatch = 128
+const MaxBatch = 256
 
 // Lock locks the mutex that guards the lane, for AppendLocked.
 func (l *Lane[T]) Lock() { l.mu.Lock() }
@@ -95,8 +95,12 @@ func (l *Lane[T]) AppendLocked(it *Item[T], own *Reader[T], stale bool) (n int, 
 		return 0, nil, false
 	}
 	if l.plain && l.head < l.limit {
-		n, wake = l.write(it, own)
+		l.put(it)
 		l.sent++ // a lane that is retired has no sharers
+		n = len(l.sharers)
+		if l.busy < n || own != nil && own.lane.Load() == l {
+			n, wake = l.wrote(it.From, own)
+		}
 		if l.head >= l.limit && len(l.waiters) > 0 {
 			l.pass()
 		}
@@ -111,17 +115,21 @@ func (l *Lane[T]) AppendLocked(it *Item[T], own *Reader[T], stale bool) (n int, 
 // Rouse wakes a reader that AppendLocked returned.
 func (r *Reader[T]) Rouse() { r.waker.Wake() }
 
-// write puts it on the ring, where there is room.
-func (l *Lane[T]) write(it *Item[T], own *Reader[T]) (n int, wake *Reader[T]) {
-	n = len(l.sharers)
+// put puts it on the ring, where there is room. wrote is to be called after it.
+func (l *Lane[T]) put(it *Item[T]) {
 	l.slots[l.head&uint64(len(l.slots)-1)] = *it
 	l.head++
+}
+
+// wrote wakes who is to read what was put on the ring last, and returns how many will.
+func (l *Lane[T]) wrote(from uint64, own *Reader[T]) (n int, wake *Reader[T]) {
+	n = len(l.sharers)
 	if own != nil && own.lane.Load() == l && own.q == nil && !own.gone {
 		own.own++
 		n--
 	}
 	if l.busy < len(l.sharers) {
-		wake = l.wakeSharers(it.From)
+		wake = l.wakeSharers(from)
 	}
 	return n, wake
 }

@@ -127,7 +127,8 @@ func (l *Lane[T]) commit(it *Item[T], own *Reader[T], mode Mode, o *Outcome[T]) 
 				}
 			}
 		}
-		n, wake := l.write(it, own)
+		l.put(it)
+		n, wake := l.wrote(it.From, own)
 		o.N += n
 		if wake != nil {
 			o.wakes.add(wake)
