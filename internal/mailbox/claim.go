@@ -7,7 +7,7 @@ import (
 )
 
 // Claim takes items in hand for the calling drainer: up to MaxBatch and len(buf), one where several
-// drainers compete. It returns first what lag there is to be told, if any, then items. When it
+// drainers compete; with a MaxCost no more once they cost a quarter of that. It returns first what lag there is to be told, if any, then items. When it
 // returns neither, the drainer must end: another one is woken when there is more.
 func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
 	l := r.lock()
@@ -99,6 +99,7 @@ func (r *Reader[T]) claimBefore(l *Lane[T], buf []Item[T], w *wakes[T]) int {
 	if r.cfg.Width > 1 {
 		buf = buf[:1]
 	}
+	buf = buf[:r.affordableBefore(l, x.before[:min(len(buf), len(x.before))])]
 	n := copy(buf, x.before)
 	clear(x.before[:n])
 	x.before = x.before[n:]
@@ -133,10 +134,8 @@ func (r *Reader[T]) rest(l *Lane[T]) {
 		}
 	case r.q != nil:
 		r.q.spare++
-		if r.q.count == 0 && !r.q.group {
+		if r.q.holds.count == 0 {
 			r.q.caughtUp()
-		} else if r.q.count == 0 {
-			r.q.lagging = false
 		} else {
 			l.recheck() // the other members may all wait now
 		}

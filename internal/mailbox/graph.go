@@ -24,7 +24,8 @@ type Graph[T any] struct {
 	looks  atomic.Uint64 // at who makes progress
 	sent   atomic.Int64  // see CountSent
 	closed chan struct{}
-	pool   sync.Pool // of *waiter[T]; per graph, as channels must not cross synctest bubbles
+	cost   func(T) int // see SetCost
+	pool   sync.Pool   // of *waiter[T]; per graph, as channels must not cross synctest bubbles
 
 	check sync.Mutex // held while looking for a circle; lanes are locked under it, one at a time
 
@@ -37,6 +38,12 @@ type Graph[T any] struct {
 func NewGraph[T any](shared *sync.Mutex) *Graph[T] {
 	return &Graph[T]{shared: shared, closed: make(chan struct{}), blocked: map[uintptr]edge[T]{}}
 }
+
+// SetCost says what a message costs, at least 0, for the readers with a MaxCost. It is called
+// before the first of them is attached; without it nothing costs anything. f is called with a lane
+// locked, so it must be quick, and call nobody. Once a message waits, its cost is what f returned
+// then.
+func (g *Graph[T]) SetCost(f func(T) int) { g.cost = f }
 
 // Close ends every wait for room. It is called once.
 func (g *Graph[T]) Close() { close(g.closed) }

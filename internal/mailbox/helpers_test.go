@@ -32,10 +32,23 @@ type reader struct {
 func (r *reader) Wake() { r.wakes.Add(1) }
 
 func newGraph(shared bool) *graph {
+	var mu *sync.Mutex
 	if shared {
-		return mailbox.NewGraph[int](new(sync.Mutex))
+		mu = new(sync.Mutex)
 	}
-	return mailbox.NewGraph[int](nil)
+	g := mailbox.NewGraph[int](mu)
+	g.SetCost(cost)
+	return g
+}
+
+// cost is what an item costs: its last digit.
+func cost(v int) int { return v % 10 }
+
+// costly is config with a bound for the cost.
+func costly(bound, maxCost int, p mailbox.Policy) mailbox.Config {
+	cfg := config(bound, p)
+	cfg.MaxCost = maxCost
+	return cfg
 }
 
 // scenario runs f in a bubble, with lanes that have a mutex each and with lanes that share one. In the end all waits are ended.

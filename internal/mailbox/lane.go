@@ -231,8 +231,8 @@ func (l *Lane[T]) lookAtRing() {
 }
 
 // grow doubles a ring that holds [low, head).
-func grow[T any](slots []Item[T], low, head uint64) []Item[T] {
-	bigger := make([]Item[T], max(2*len(slots), minSlots))
+func grow[E any](slots []E, low, head uint64) []E {
+	bigger := make([]E, max(2*len(slots), minSlots))
 	for p := low; p != head; p++ {
 		bigger[p&uint64(len(bigger)-1)] = slots[p&uint64(len(slots)-1)]
 	}
@@ -373,7 +373,7 @@ func (l *Lane[T]) pass() {
 	}
 	for _, q := range l.queues {
 		if q.waits() {
-			room = min(room, q.bound-q.count)
+			room = min(room, q.room())
 		}
 	}
 	l.wakeWaiters(int(max(room, 1)))

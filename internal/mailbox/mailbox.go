@@ -4,8 +4,9 @@
 // A Lane carries the messages of one interest (a set of patterns) to every Reader that has it.
 // Readers with the ordinary policy share the lane's ring, each with a cursor of its own: a message
 // is written once however many read it, which is what makes fan-out cheap. A reader that needs more
-// than a cursor (another policy, several handlers at a time, messages past its bound, a stall) has
-// a Queue of its own beside the ring, and a group of competing readers has one Queue together.
+// than a cursor (another policy, a bound for what messages cost, several handlers at a time,
+// messages past its bound, a stall) has a Queue of its own beside the ring, and a group of competing
+// readers has one Queue together.
 //
 // Nothing here owns a goroutine. A sender appends in its own goroutine and wakes the readers that
 // sleep; what a wake does (start a drainer, signal a channel) is the reader's affair. One mutex per
@@ -42,16 +43,19 @@ const (
 
 // Config says how a reader reads. Readers share it; it must not change.
 type Config struct {
-	Bound  int           // messages waiting, at least 1
-	Cap    int           // messages waiting while a cycle is let grow, at least Bound
-	Policy Policy        //
-	Stall  time.Duration // with Wait: how long a reader may finish nothing while a sender waits; 0 is for ever
-	Width  int           // handlers at a time, at least 1
-	Extra  bool          // the reader does not count among those who get an item; not for groups
+	Bound   int           // messages waiting, at least 1
+	Cap     int           // messages waiting while a cycle is let grow, at least Bound
+	MaxCost int           // what the messages waiting may cost, as Graph.SetCost says; 0 is any. In a cycle it grows as Bound does to Cap
+	Policy  Policy        //
+	Stall   time.Duration // with Wait: how long a reader may finish nothing while a sender waits; 0 is for ever
+	Width   int           // handlers at a time, at least 1
+	Extra   bool          // the reader does not count among those who get an item; not for groups
 }
 
 // Private reports whether a reader with this configuration cannot share a ring.
-func (c *Config) Private() bool { return c.Policy != Wait || c.Width > 1 || c.Extra }
+func (c *Config) Private() bool {
+	return c.Policy != Wait || c.Width > 1 || c.Extra || c.MaxCost > 0
+}
 
 // A Waker is told that a sleeping reader has something to claim. It is called without locks, once
 // for each time the reader's drainers are to become one more, and must see to it that Claim is

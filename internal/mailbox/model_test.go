@@ -61,15 +61,29 @@ func (m *modelReader) lost(v, at int) {
 	m.lag.lost(v, at)
 }
 
+func (m *modelReader) cost() (sum int) {
+	for _, v := range m.items {
+		sum += cost(v)
+	}
+	return sum
+}
+
+func (m *modelReader) full() bool {
+	return len(m.items) >= m.cfg.Bound || m.cfg.MaxCost > 0 && m.cost() >= m.cfg.MaxCost
+}
+
 // push returns whether m has it now, and whether the sender is told that it has not.
 func (m *modelReader) push(v int, shed bool) (has, missed bool) {
 	waits := m.cfg.Policy <= mailbox.Block
 	switch {
-	case len(m.items) < m.cfg.Bound:
+	case !m.full():
 	case m.cfg.Policy == mailbox.DropOldest, waits && shed:
-		m.lost(m.items[0], m.first)
-		m.items = m.items[1:]
-		m.first++
+		now := m.cost()
+		for m.full() && (len(m.items) >= m.cfg.Bound || m.cost()+cost(v) > now) {
+			m.lost(m.items[0], m.first)
+			m.items = m.items[1:]
+			m.first++
+		}
 	default:
 		m.lost(v, m.first+len(m.items))
 		return false, m.cfg.Policy != mailbox.DropNewest
@@ -93,6 +107,15 @@ func (m *modelReader) claim(got []int, told lag, most int) error {
 	}
 	if m.lag.Count > 0 {
 		want = min(want, m.lag.at-m.first)
+	}
+	if m.cfg.MaxCost > 0 {
+		sum := 0
+		for i := range want {
+			if sum += cost(m.items[i]); sum >= max(m.cfg.MaxCost/4, 1) {
+				want = i + 1
+				break
+			}
+		}
 	}
 	if due || told.Count > 0 || !slices.Equal(got, m.items[:want]) {
 		return fmt.Errorf("claimed %v, told of %+v; has %v, lag %+v, at most %d", got, told, m.items, m.lag, most)
@@ -148,6 +171,7 @@ func TestModelLane(t *testing.T) {
 				owners++
 				cfg := config(bound, rapid.SampledFrom([]mailbox.Policy{mailbox.Wait, mailbox.Wait, mailbox.Wait, mailbox.Block, mailbox.DropOldest, mailbox.DropNewest, mailbox.Fail}).Draw(t, "policy"))
 				cfg.Width = rapid.SampledFrom([]int{1, 1, 1, 2, 3}).Draw(t, "width")
+				cfg.MaxCost = rapid.SampledFrom([]int{0, 0, 0, 1, 8, 30, 100}).Draw(t, "max cost")
 				m := &modelReader{r: newReader(owners, cfg), owner: owners, cfg: cfg}
 				m.r.Attach(l, rapid.IntRange(0, 3).Draw(t, "private") == 0, false)
 				readers = append(readers, m)
@@ -167,7 +191,7 @@ func TestModelLane(t *testing.T) {
 						if m.owner == it.From {
 							continue
 						}
-						waits = waits || m.cfg.Policy <= mailbox.Block && len(m.items) >= m.cfg.Bound
+						waits = waits || m.cfg.Policy <= mailbox.Block && m.full()
 						has, miss := m.push(it.Val, mode == mailbox.Shed)
 						if has {
 							n++
@@ -222,6 +246,9 @@ func TestModelLane(t *testing.T) {
 					if depth != len(m.items) || tally != m.tally {
 						t.Fatalf("reader %d has %d items and %+v, want %v and %+v", m.owner, depth, tally, m.items, m.tally)
 					}
+					if got := m.r.Cost(); m.cfg.MaxCost > 0 && got != m.cost() || m.cfg.MaxCost == 0 && got != 0 {
+						t.Fatalf("reader %d has %v, which cost %d; bound %d", m.owner, m.items, got, m.cfg.MaxCost)
+					}
 					if m.drainers() > m.active || m.r.Active() != (m.active > 0) {
 						t.Fatalf("reader %d has %d drainers, and is active: %v; want %d", m.owner, m.drainers(), m.r.Active(), m.active)
 					}
@@ -271,6 +298,7 @@ type modelEntry struct {
 // modelGroup is a group's queue as a list.
 type modelGroup struct {
 	bound   int
+	maxCost int
 	policy  mailbox.Policy
 	members []*modelMember
 	entries []modelEntry
@@ -298,18 +326,32 @@ func (g *modelGroup) lost(v, at int) {
 	g.lag.lost(v, at)
 }
 
+func (g *modelGroup) cost() (sum int) {
+	for _, e := range g.entries {
+		sum += cost(e.v)
+	}
+	return sum
+}
+
+func (g *modelGroup) full() bool {
+	return len(g.entries) >= g.bound || g.maxCost > 0 && g.cost() >= g.maxCost
+}
+
 func (g *modelGroup) push(v int, from uint64, shed bool) (has, missed bool) {
 	e := modelEntry{v, from, g.head}
 	if !g.wanted(e) {
 		return false, false
 	}
-	if len(g.entries) >= g.bound {
+	if g.full() {
 		if g.policy != mailbox.DropOldest && !(shed && g.policy <= mailbox.Block) {
 			g.lost(v, g.head)
 			return false, g.policy != mailbox.DropNewest
 		}
-		g.lost(g.entries[0].v, g.entries[0].pos)
-		g.entries = g.entries[1:]
+		now := g.cost()
+		for g.full() && (len(g.entries) >= g.bound || g.cost()+cost(v) > now) {
+			g.lost(g.entries[0].v, g.entries[0].pos)
+			g.entries = g.entries[1:]
+		}
 	}
 	g.entries = append(g.entries, e)
 	g.head++
@@ -350,8 +392,9 @@ func (g *modelGroup) claim(m *modelMember, got []int, told lag) error {
 func TestModelGroup(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		g := &modelGroup{
-			bound:  rapid.SampledFrom([]int{1, 2, 3, 5, 8}).Draw(t, "bound"),
-			policy: rapid.SampledFrom([]mailbox.Policy{mailbox.Wait, mailbox.Block, mailbox.DropOldest, mailbox.DropNewest, mailbox.Fail}).Draw(t, "policy"),
+			bound:   rapid.SampledFrom([]int{1, 2, 3, 5, 8}).Draw(t, "bound"),
+			maxCost: rapid.SampledFrom([]int{0, 0, 1, 8, 30}).Draw(t, "max cost"),
+			policy:  rapid.SampledFrom([]mailbox.Policy{mailbox.Wait, mailbox.Block, mailbox.DropOldest, mailbox.DropNewest, mailbox.Fail}).Draw(t, "policy"),
 		}
 		l := newGraph(rapid.Bool().Draw(t, "shared")).NewLane(g.bound)
 		mixed := rapid.Bool().Draw(t, "mixed")
@@ -366,7 +409,7 @@ func TestModelGroup(t *testing.T) {
 		}
 		join := func(mask, width int) {
 			owners++
-			cfg := config(g.bound, g.policy)
+			cfg := costly(g.bound, g.maxCost, g.policy)
 			cfg.Width = width
 			m := &modelMember{r: newReader(owners, cfg), owner: owners, width: width, mask: mask}
 			m.r.Join(l, fmt.Sprint(mask), maskWants(mask))
@@ -465,13 +508,16 @@ func TestModelGroup(t *testing.T) {
 					if !slices.Equal(values(rem.Discarded), left) || rem.Tally != g.tally || rem.Lag.Count != g.lag.Count {
 						t.Fatalf("the last member left %+v, want %v, %+v, %+v", rem, left, g.tally, g.lag)
 					}
-					*g = modelGroup{bound: g.bound, policy: g.policy}
+					*g = modelGroup{bound: g.bound, maxCost: g.maxCost, policy: g.policy}
 				}
 			},
 			"": func(t *rapid.T) {
 				for _, m := range g.members {
 					if depth, tally := m.r.Depth(); depth != len(g.entries) || tally != g.tally {
 						t.Fatalf("%d items and %+v, want %v and %+v", depth, tally, g.entries, g.tally)
+					}
+					if got := m.r.Cost(); g.maxCost > 0 && got != g.cost() {
+						t.Fatalf("%v cost %d, want %d", g.entries, got, g.cost())
 					}
 					if n := m.drainers(); n > m.width || m.r.Active() != (n > 0) {
 						t.Fatalf("member %d has %d drainers, and is active: %v", m.owner, n, m.r.Active())

@@ -39,13 +39,11 @@ func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish f
 	if r.q != nil {
 		x.lag.add(r.q.lag)
 	}
-	most := max(r.cfg.Cap, len(x.before))
+	most := r.mostBefore(old)
 	backlog := r.detach(old)
 	x.wants = wants
 	x.before = slices.DeleteFunc(append(x.before, backlog...), func(it Item[T]) bool { return !wants(it.Val) })
-	for len(x.before) > most {
-		r.dropBefore()
-	}
+	r.trimBefore(old, most)
 	old.remember(leaver[T]{r: r, at: time.Now()})
 	r.lane.Store(l)
 	r.attachLocked(l, private)
@@ -71,6 +69,49 @@ func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish f
 	}
 	old.changed()
 	old.mu.Unlock()
+}
+
+// sizeBefore returns the size of what comes before all else.
+func (r *Reader[T]) sizeBefore(l *Lane[T]) (s size) {
+	if r.x == nil {
+		return s
+	}
+	s.count = uint64(len(r.x.before))
+	if r.cfg.MaxCost > 0 {
+		for i := range r.x.before {
+			s.cost += l.graph.costOf(&r.x.before[i])
+		}
+	}
+	return s
+}
+
+// mostBefore returns how much may come before all else once more is added: what a queue may grow
+// to, or what replay has put there.
+func (r *Reader[T]) mostBefore(l *Lane[T]) size {
+	_, most := r.cfg.bounds()
+	now := r.sizeBefore(l)
+	return size{max(most.count, now.count), max(most.cost, now.cost)}
+}
+
+// trimBefore drops the oldest of what comes before all else until it is no larger than most, or one
+// is left.
+func (r *Reader[T]) trimBefore(l *Lane[T], most size) {
+	items := r.x.before
+	kept := min(len(items), int(most.count))
+	if r.cfg.MaxCost > 0 {
+		left := most.cost
+		for i := range kept {
+			cost := l.graph.costOf(&items[len(items)-1-i])
+			if cost > left {
+				kept = max(i, 1)
+				break
+			}
+			left -= cost
+		}
+	}
+	for range len(items) - kept {
+		r.dropBefore()
+	}
 }
 
 // dropBefore drops the oldest of what comes before all else.
@@ -125,10 +166,9 @@ func (r *Reader[T]) forward(it *Item[T]) bool {
 		l.mu.Unlock()
 		return false
 	}
+	most := r.mostBefore(l)
 	r.x.before = append(r.x.before, *it)
-	if len(r.x.before) > r.cfg.Cap {
-		r.dropBefore()
-	}
+	r.trimBefore(l, most)
 	wake := r.wakeFor(1)
 	l.mu.Unlock()
 	if wake {

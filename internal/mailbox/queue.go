@@ -8,29 +8,36 @@ import (
 // A Queue is a ring for one reader, or for the members of one group.
 //
 // Invariant: slots[pos&mask] holds an item that nobody has taken, or pos == head.
-// Invariant: count items in [pos, head) are not taken; count <= cap.
+// Invariant: holds.count items in [pos, head) are not taken; holds.count <= cap.count. holds.cost is
+// the sum of what they cost when they were added, costs[i] for the one in slots[i]; it is 0 without
+// a MaxCost, and costs nil.
+// Invariant: spent == (holds.cost >= bound.cost). It is there so that a queue without a MaxCost looks
+// at one number more, not two: 5 % with ten of them.
 type Queue[T any] struct {
-	lane       *Lane[T]
-	idx        int // in lane.queues
-	slots      []Item[T]
-	pos, head  uint64
-	count      uint64
-	bound, cap uint64
-	policy     Policy
-	stall      time.Duration
-	detached   bool // its reader goes back to the ring when it has caught up
-	lagging    bool // its readers stalled and have not caught up
-	group      bool
-	mixed      bool // members want different things, or did when messages came that wait
-	members    []*Reader[T]
-	spare      int // drainers that could be woken: sum of width-active over members
-	next       int // member to begin with when looking for one to wake
-	lag        Lag[T]
-	lagAt      uint64 // where lag.From would be; there the lag is to be told
-	lagTo      uint64 // where lag.To would be
-	tally      *Tally
-	ownTally   Tally
-	seen       seen
+	lane      *Lane[T]
+	idx       int // in lane.queues
+	slots     []Item[T]
+	pos, head uint64
+	holds     size
+	bound     size
+	policy    Policy
+	detached  bool // its reader goes back to the ring when it has caught up
+	lagging   bool // its readers stalled and have not caught up
+	group     bool
+	mixed     bool // members want different things, or did when messages came that wait
+	spent     bool // what waits costs as much as it may
+	members   []*Reader[T]
+	spare     int // drainers that could be woken: sum of width-active over members
+	next      int // member to begin with when looking for one to wake
+	costs     []uint64
+	cap       size
+	stall     time.Duration
+	lag       Lag[T]
+	lagAt     uint64 // where lag.From would be; there the lag is to be told
+	lagTo     uint64 // where lag.To would be
+	tally     *Tally
+	ownTally  Tally
+	seen      seen
 }
 
 // Tally counts what a reader lost.
@@ -43,7 +50,8 @@ type Tally struct {
 const firstPos = 1 << 32
 
 func (l *Lane[T]) newQueue(c *Config) *Queue[T] {
-	q := &Queue[T]{lane: l, pos: firstPos, head: firstPos, bound: uint64(c.Bound), cap: uint64(c.Cap), policy: c.Policy, stall: c.Stall}
+	q := &Queue[T]{lane: l, pos: firstPos, head: firstPos, policy: c.Policy, stall: c.Stall}
+	q.bound, q.cap = c.bounds()
 	q.tally = &q.ownTally
 	return q
 }
@@ -75,7 +83,7 @@ func (q *Queue[T]) disown(r *Reader[T]) {
 func (q *Queue[T]) waits() bool { return q.policy <= Block && !q.lagging }
 
 // full reports whether senders have to wait for q.
-func (q *Queue[T]) full() bool { return q.count >= q.bound && q.waits() }
+func (q *Queue[T]) full() bool { return q.atBound() && q.waits() }
 
 // wanted reports whether a member can take it.
 func (q *Queue[T]) wanted(it *Item[T]) bool {
@@ -89,31 +97,45 @@ func (q *Queue[T]) wanted(it *Item[T]) bool {
 
 func (q *Queue[T]) enqueue(it *Item[T]) {
 	if n := uint64(len(q.slots)); q.head-q.pos == n {
-		if n > 0 && q.count <= n/2 {
+		if n > 0 && q.holds.count <= n/2 {
 			q.squeeze()
 		} else {
-			q.slots = grow(q.slots, q.pos, q.head)
+			q.grow()
 		}
 	}
-	q.slots[q.head&uint64(len(q.slots)-1)] = *it
+	i := q.head & uint64(len(q.slots)-1)
+	q.slots[i] = *it
 	q.head++
-	q.count++
+	q.holds.count++
+	if q.costs != nil {
+		q.addCost(i)
+	}
 }
 
 // enqueueFirst puts it before all others.
 func (q *Queue[T]) enqueueFirst(it *Item[T]) {
 	if q.head-q.pos == uint64(len(q.slots)) {
-		q.slots = grow(q.slots, q.pos, q.head)
+		q.grow()
 	}
 	q.pos--
-	q.slots[q.pos&uint64(len(q.slots)-1)] = *it
-	q.count++
+	i := q.pos & uint64(len(q.slots)-1)
+	q.slots[i] = *it
+	q.holds.count++
+	if q.costs != nil {
+		q.addCost(i)
+	}
+}
+
+func (q *Queue[T]) grow() {
+	q.slots = grow(q.slots, q.pos, q.head)
+	if q.costed() {
+		q.costs = grow(q.costs, q.pos, q.head)
+	}
 }
 
 // squeeze closes the holes that members have left who took items out of turn.
 func (q *Queue[T]) squeeze() {
-	live := q.rest()
-	low := q.head - uint64(len(live))
+	low := q.head - q.holds.count
 	moved := func(at uint64) uint64 {
 		if at <= q.pos || at >= q.head {
 			return at
@@ -127,11 +149,21 @@ func (q *Queue[T]) squeeze() {
 		return to
 	}
 	q.lagAt, q.lagTo = moved(q.lagAt), moved(q.lagTo)
-	clear(q.slots)
-	q.pos = low
-	for i, it := range live {
-		q.slots[(low+uint64(i))&uint64(len(q.slots)-1)] = it
+	mask := uint64(len(q.slots) - 1)
+	for from, to := q.head, q.head; from != q.pos; {
+		from--
+		s := q.slots[from&mask]
+		q.slots[from&mask] = Item[T]{}
+		if s.From == taken {
+			continue
+		}
+		to--
+		q.slots[to&mask] = s
+		if q.costs != nil {
+			q.costs[to&mask] = q.costs[from&mask]
+		}
 	}
+	q.pos = low
 }
 
 // push adds it as the policy and the mode say.
@@ -140,12 +172,12 @@ func (q *Queue[T]) push(it *Item[T], mode Mode, o *Outcome[T]) {
 		return
 	}
 	switch {
-	case q.count < q.bound:
+	case !q.atBound():
 	case q.lagging, q.policy == DropOldest, mode == Shed && q.waits():
-		q.dropOldest()
+		q.makeRoom(it, q.bound)
 	case slices.Contains(o.exempt, q):
-		if q.count >= q.cap {
-			q.dropOldest()
+		if q.holds.reaches(q.cap) {
+			q.makeRoom(it, q.cap)
 		}
 	case q.policy >= DropNewest, mode == drop:
 		q.lost(it, q.head)
@@ -167,7 +199,7 @@ func (q *Queue[T]) push(it *Item[T], mode Mode, o *Outcome[T]) {
 // appendStraight adds it if there is room and no doubt that a member wants it.
 func (q *Queue[T]) appendStraight(it *Item[T]) (n int, wake *Reader[T], ok bool) {
 	l := q.lane
-	if q.count >= q.bound || q.mixed || len(q.members) == 0 || len(q.members) > 8 || len(l.waiters) > 0 {
+	if q.atBound() || q.mixed || len(q.members) == 0 || len(q.members) > 8 || len(l.waiters) > 0 {
 		return 0, nil, false
 	}
 	for _, m := range q.members {
@@ -223,12 +255,12 @@ func (q *Queue[T]) rouse(w *wakes[T]) {
 	w.add(m)
 }
 
-// dropOldest makes room for one.
+// dropOldest drops one.
 func (q *Queue[T]) dropOldest() {
 	at := q.pos
 	s := &q.slots[at&uint64(len(q.slots)-1)]
 	it := *s
-	q.remove(s)
+	q.remove(at)
 	q.lost(&it, at)
 }
 
@@ -247,10 +279,14 @@ func (q *Queue[T]) lost(it *Item[T], at uint64) {
 	q.lag.Count++
 }
 
-// remove takes the item in slot s out of the queue.
-func (q *Queue[T]) remove(s *Item[T]) {
-	*s = Item[T]{From: taken}
-	q.count--
+// remove takes the item at position p out of the queue.
+func (q *Queue[T]) remove(p uint64) {
+	i := p & uint64(len(q.slots)-1)
+	q.slots[i] = Item[T]{From: taken}
+	q.holds.count--
+	if q.costs != nil {
+		q.setCost(q.holds.cost - q.costs[i])
+	}
 	for q.pos != q.head {
 		s := &q.slots[q.pos&uint64(len(q.slots)-1)]
 		if s.From != taken {
@@ -263,13 +299,14 @@ func (q *Queue[T]) remove(s *Item[T]) {
 
 // dueLag returns what the readers have lost if the order has come to it.
 func (q *Queue[T]) dueLag() (lag Lag[T]) {
-	if q.lag.Count > 0 && (q.pos >= q.lagAt || q.count == 0) {
+	if q.lag.Count > 0 && (q.pos >= q.lagAt || q.holds.count == 0) {
 		lag, q.lag = q.lag, lag
 	}
 	return lag
 }
 
-// take moves up to len(buf) items to buf, one if several compete for them.
+// take moves up to len(buf) items to buf, one if several compete for them, and no more once they
+// cost enough.
 func (q *Queue[T]) take(r *Reader[T], buf []Item[T]) int {
 	wasFull := q.full()
 	n := 0
@@ -280,18 +317,21 @@ func (q *Queue[T]) take(r *Reader[T], buf []Item[T]) int {
 				continue
 			}
 			if !q.group && r.skips(s) {
-				q.remove(s)
+				q.remove(p)
 				continue
 			}
 			buf[0] = *s
 			n = 1
-			q.remove(s)
+			q.remove(p)
 			break
 		}
 	} else {
-		end := q.head
+		start, end := q.pos, q.head
 		if q.lag.Count > 0 && q.lagAt > q.pos {
 			end = q.lagAt
+		}
+		if q.costs != nil {
+			end = q.affordable(r, end)
 		}
 		for n < len(buf) && q.pos != end {
 			s := &q.slots[q.pos&uint64(len(q.slots)-1)]
@@ -301,7 +341,10 @@ func (q *Queue[T]) take(r *Reader[T], buf []Item[T]) int {
 			}
 			*s = Item[T]{}
 			q.pos++
-			q.count--
+		}
+		q.holds.count -= q.pos - start
+		if q.costs != nil {
+			q.setCost(q.holds.cost - q.costOf(start, q.pos))
 		}
 	}
 	if wasFull && !q.full() {
@@ -327,7 +370,7 @@ func (q *Queue[T]) purge() int {
 		s := &q.slots[p&uint64(len(q.slots)-1)]
 		if s.From != taken && !q.wanted(s) {
 			it := *s
-			q.remove(s)
+			q.remove(p)
 			q.lost(&it, p)
 			n++
 		}
@@ -335,9 +378,15 @@ func (q *Queue[T]) purge() int {
 	return n
 }
 
-// caughtUp is called when q is empty and its reader about to sleep.
+// keptSlots is how long a ring may be that is kept while q is empty.
+const keptSlots = 1024
+
+// caughtUp is called when q is empty and a drainer about to end.
 func (q *Queue[T]) caughtUp() {
 	q.lagging = false
+	if len(q.slots) > keptSlots {
+		q.slots, q.costs = nil, nil
+	}
 	if q.detached {
 		r := q.members[0]
 		q.disown(r)

@@ -103,7 +103,7 @@ func (r *Reader[T]) Join(l *Lane[T], want string, wants func(T) bool) {
 	}
 	l.queues[0].adopt(r)
 	l.queues[0].mix()
-	wake := r.wakeFor(int(l.queues[0].count))
+	wake := r.wakeFor(int(l.queues[0].holds.count))
 	l.mu.Unlock()
 	if wake {
 		r.waker.Wake()
@@ -340,6 +340,20 @@ func (r *Reader[T]) Gone() bool {
 // Owner returns what Init was given.
 func (r *Reader[T]) Owner() uint64 { return r.owner }
 
+// Cost returns what the messages cost that wait, as the graph's SetCost says; members of a group
+// share it. It is 0 without a MaxCost.
+func (r *Reader[T]) Cost() int {
+	if r.lane.Load() == nil {
+		return 0
+	}
+	l := r.lock()
+	defer l.mu.Unlock()
+	if r.gone || r.q == nil {
+		return 0
+	}
+	return int(r.sizeBefore(l).cost + r.q.holds.cost)
+}
+
 // Depth returns how many messages wait, and the reader's losses so far; members of a group share
 // both.
 func (r *Reader[T]) Depth() (depth int, tally Tally) {
@@ -352,7 +366,7 @@ func (r *Reader[T]) Depth() (depth int, tally Tally) {
 	case r.gone:
 		return 0, r.tally
 	case r.q != nil:
-		depth, tally = int(r.q.count), *r.q.tally
+		depth, tally = int(r.q.holds.count), *r.q.tally
 	default:
 		tally = r.tally
 		if r.active > 0 {
