@@ -37,6 +37,7 @@ type Bus struct {
 	closing     chan struct{}           // closed when Close begins
 	state       atomic.Int32
 	routes      route.Table[*lane] // which lanes a type goes to
+	mesh        *meshed            // nil: alone
 
 	_ [64]byte // above is read at every Send, below is written often
 
@@ -79,7 +80,7 @@ type laneUse struct {
 
 // New returns a bus. It never fails, and starts nothing.
 func New(opts ...Option) *Bus {
-	c := busConfig{log: logrus.StandardLogger(), replay: DefaultReplay}
+	c := busConfig{log: logrus.StandardLogger(), replay: DefaultReplay, mesh: defaultMeshConfig()}
 	for _, o := range opts {
 		if o != nil {
 			o(&c)
@@ -104,6 +105,7 @@ func New(opts ...Option) *Bus {
 	} else {
 		b.graph = mailbox.NewGraph[Message](nil)
 	}
+	b.mesh = newMeshed(b, &c)
 	return b
 }
 
@@ -187,6 +189,7 @@ func (b *Bus) joinGroup(name string, bound int, interest route.Interest) *laneUs
 	u := b.groups[name]
 	if u == nil {
 		u = &laneUse{lane: b.graph.NewLane(bound), group: name}
+		u.lane.Group = name
 		b.routed[u.lane] = true
 		b.groups[name] = u
 	}

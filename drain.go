@@ -114,6 +114,9 @@ func (p *Pod) handle(b *batch) {
 		if h.fn == nil || h != b.h && !h.wants(it.Val) || h.uuids != nil && h.uuids[it.Val.UUID()] {
 			continue
 		}
+		if h.replay != nil && h.replay.has(it) {
+			continue
+		}
 		b.calling = true
 		err := h.fn(it.Val)
 		b.calling = false

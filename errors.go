@@ -1,11 +1,14 @@
 package gravbus
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/gravbus/gravbus/internal/mesh/handshake"
 	"github.com/gravbus/gravbus/internal/route"
+	"github.com/gravbus/gravbus/transport"
 )
 
 var (
@@ -64,9 +67,74 @@ var (
 	// tell what is wrong with which string.
 	ErrInvalidType = errors.New("gravbus: invalid type")
 
+	// ErrTransportNotConfigured is returned by what needs peers, on a bus without UseTransport.
+	ErrTransportNotConfigured = errors.New("gravbus: no transport: give New the option UseTransport")
+
+	// ErrStarted is returned by Start on a bus that was started before.
+	ErrStarted = errors.New("gravbus: bus is started already")
+
+	// ErrOpenMesh is returned by Start when everybody on the network could connect: there is no
+	// mesh key, the transport asks for no client certificates, and it listens beyond this machine.
+	// Give UseMeshKey, or say UseOpenMesh if that is meant.
+	ErrOpenMesh = errors.New("gravbus: it would listen beyond this machine for everybody: give UseMeshKey, or UseOpenMesh if that is meant")
+
+	// ErrMeshKey is returned by Start for a mesh key of fewer than MinMeshKey bytes, or more than 4
+	// of them.
+	ErrMeshKey = errors.New("gravbus: a mesh key has at least 16 bytes, and there are at most 4")
+
+	// ErrTunnelNotEstablished is returned by Tunnel when no connected node has the capability.
+	ErrTunnelNotEstablished = errors.New("gravbus: tunnel not established")
+
+	// ErrPeerLost is the reason in a *PeerError when a peer has left, or was away for too long.
+	ErrPeerLost = errors.New("gravbus: peer is lost")
+
 	// ErrInvalidPattern is the same for patterns.
 	ErrInvalidPattern = errors.New("gravbus: invalid pattern")
 )
+
+// Why two nodes do not become peers, or stop being it. The errors themselves say more; the other
+// node has the same error.
+var (
+	// ErrVersion: the nodes have no protocol version in common.
+	ErrVersion = handshake.ErrVersion
+	// ErrMeshMismatch: they have different mesh names (UseMesh).
+	ErrMeshMismatch = handshake.ErrMeshMismatch
+	// ErrBelongsToMismatch is Grav's name for ErrMeshMismatch.
+	ErrBelongsToMismatch = ErrMeshMismatch
+	// ErrUnauthorized: they have no mesh key in common, or only one of them has a key.
+	ErrUnauthorized = handshake.ErrUnauthorized
+	// ErrNodeUUIDMismatch: another node answered than the one that was dialled.
+	ErrNodeUUIDMismatch = handshake.ErrNodeUUIDMismatch
+	// ErrSelf: the node has dialled itself.
+	ErrSelf = handshake.ErrSelf
+	// ErrRejected: UseAccept of one of them refused the other.
+	ErrRejected = handshake.ErrRejected
+	// ErrBusy: too many handshakes or peers, or the handshake took too long. It is tried again.
+	ErrBusy = handshake.ErrBusy
+	// ErrNodeWithdrawn: the other node is leaving.
+	ErrNodeWithdrawn = handshake.ErrWithdrawn
+	// ErrProtocol: the other node sent what the protocol does not allow.
+	ErrProtocol = handshake.ErrProtocol
+	// ErrSilent: nothing was heard of the other node for too long (UseDeadAfter).
+	ErrSilent = handshake.ErrSilent
+	// ErrConnectionClosed is what a transport's errors match when the other side has closed.
+	ErrConnectionClosed = transport.ErrPeerClosed
+)
+
+// PeerError tells what went wrong with another node. Err is one of the errors above, or ErrPeerLost.
+type PeerError struct {
+	Peer     string // UUID of the node, empty if not known
+	Endpoint string // that was dialled, if any
+	Op       string // "connect" or "request"
+	Err      error
+}
+
+func (e *PeerError) Error() string {
+	return fmt.Sprintf("gravbus: %s %s: %v", e.Op, cmp.Or(e.Endpoint, e.Peer), e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *PeerError) Unwrap() error { return e.Err }
 
 // TypeError tells what is wrong with a type or pattern. It matches ErrInvalidType or
 // ErrInvalidPattern.
@@ -166,11 +234,15 @@ func (e *PanicError) Unwrap() error {
 
 // ShutdownError is returned by Shutdown when its context ended before the pods had drained.
 type ShutdownError struct {
-	Pods []string // names of pods whose handlers were still running, sorted
-	Err  error    // the context's error
+	Pods  []string // names of pods whose handlers were still running, sorted
+	Peers []string // UUIDs of nodes that have not got, or not sent, everything, sorted
+	Err   error    // the context's error
 }
 
 func (e *ShutdownError) Error() string {
+	if len(e.Peers) > 0 {
+		return fmt.Sprintf("gravbus: shutdown cut short: pods [%s], nodes [%s] were not done: %v", strings.Join(e.Pods, ", "), strings.Join(e.Peers, ", "), e.Err)
+	}
 	if len(e.Pods) == 0 {
 		return fmt.Sprintf("gravbus: shutdown cut short: %v", e.Err)
 	}

@@ -24,9 +24,42 @@ const (
 	EventPodFailed = "gravbus.pod.failed"
 	// EventDeadLetter (payload DeadLetter) carries a message that a pod could not handle.
 	EventDeadLetter = "gravbus.deadletter"
-	// EventRefused (payload Refused) says that a message was too large.
+	// EventRefused (payload Refused) says that a message was too large, or could not be encoded
+	// for a peer.
 	EventRefused = "gravbus.message.refused"
+	// EventPeerUp (payload PeerEvent) says that a peer is connected, and what it wants is known.
+	EventPeerUp = "gravbus.peer.up"
+	// EventPeerDown (payload PeerEvent) says that a peer has lost its connection. What is sent to
+	// it is kept.
+	EventPeerDown = "gravbus.peer.down"
+	// EventPeerLost (payload PeerEvent) says that a peer has left or is given up.
+	EventPeerLost = "gravbus.peer.lost"
+	// EventPeerSlow (payload PeerEvent) says that a peer has stalled: from now on the oldest
+	// messages to it give way.
+	EventPeerSlow = "gravbus.peer.slow"
+	// EventPeerGap (payload Gap) says that messages on their way to or from a peer were lost.
+	EventPeerGap = "gravbus.peer.gap"
+	// EventPeerRefused (payload PeerEvent) says that a connection, dialled or accepted, did not
+	// become a link: a stranger, a wrong key, a foreign mesh.
+	EventPeerRefused = "gravbus.peer.refused"
 )
+
+// PeerEvent tells that something happened to a peer.
+type PeerEvent struct {
+	Peer   PeerInfo `json:"peer"`             // may be empty for one that was refused
+	Remote string   `json:"remote,omitempty"` // address of one that was refused
+	Error  string   `json:"error,omitempty"`  // why
+}
+
+// Gap tells that Count messages between a peer and this node were lost, in the order in which they
+// were sent. If the peer was given up, some of them may have reached it.
+type Gap struct {
+	Peer     string `json:"peer"`     // UUID of the node
+	Incoming bool   `json:"incoming"` // they were on their way from the peer, otherwise to it
+	From     string `json:"from"`     // UUID of the first
+	To       string `json:"to"`       // UUID of the last
+	Count    uint64 `json:"count"`
+}
 
 // Lagged tells what a pod has lost: Count messages, in the order in which it would have received
 // them. What is still in the Buffer can be read there, after the last message received.
@@ -51,8 +84,10 @@ type Refused struct {
 	Pod   string `json:"pod"` // that wanted to send it
 	Type  string `json:"type"`
 	UUID  string `json:"uuid"`
-	Size  int    `json:"size"`  // bytes of data
-	Limit int    `json:"limit"` // bytes of data
+	Size  int    `json:"size"`            // bytes of data
+	Limit int    `json:"limit"`           // bytes of data
+	Peer  string `json:"peer,omitempty"`  // UUID of the node that it could not be sent to; empty if it was not sent at all
+	Error string `json:"error,omitempty"` // why it could not be sent to Peer
 }
 
 // DeadLetter is a message that a pod could not handle.

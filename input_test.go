@@ -691,8 +691,9 @@ func lateCalls(pod *gravbus.Pod, receipt *gravbus.Receipt, want error) map[strin
 		return want
 	}
 	return map[string]func() error{
-		"Pod.Name":  func() error { pod.Name(); return want },
-		"Pod.Stats": func() error { pod.Stats(); return want },
+		"Pod.Tunnel": func() error { _, err := pod.Tunnel("c", gravbus.NewMsg("x", nil)); return err },
+		"Pod.Name":   func() error { pod.Name(); return want },
+		"Pod.Stats":  func() error { pod.Stats(); return want },
 		"Pod.FilterUUID": func() error {
 			pod.FilterUUID("x", false)
 			pod.FilterUUID("x", true)

@@ -127,6 +127,9 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 	if p.extras != nil {
 		h.uuids = p.extras.uuids
 	}
+	if old := p.handler.Load(); old != nil {
+		h.replay = old.replay
+	}
 	key := laneKey{interest: next.Key(), bound: p.mail.Bound, private: p.mail.Private()}
 
 	switch {
@@ -138,15 +141,21 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		p.handler.Store(h)
 		p.use = b.joinGroup(p.cfg.group, p.mail.Bound, next)
 		p.reader.Join(p.use.lane, key.interest, wants(next))
+		b.mesh.want(p, next)
 	case p.use == nil:
 		p.use = b.join(key, next)
 		h.wanted = &p.use.interest
-		p.handler.Store(h)
 		if p.cfg.replay != nil {
+			h.replay = b.mesh.newReplaying(p)
+			p.handler.Store(h)
 			p.reader.Attach(p.use.lane, key.private, true)
-			p.reader.Begin(p.history())
+			b.mesh.want(p, next)
+			b.mesh.beginReplay(p, h)
+			p.reader.Begin(p.history(h.replay))
 		} else {
+			p.handler.Store(h)
 			p.reader.Attach(p.use.lane, key.private, false)
+			b.mesh.want(p, next)
 		}
 	case before.Key() == next.Key():
 		h.wanted = p.handler.Load().wanted
@@ -156,6 +165,8 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		p.handler.Store(h)
 		b.addToGroup(p.use, next)
 		p.reader.Rejoin(key.interest, wants(next)) // counts what nobody wants any more
+		b.mesh.want(p, next)
+		b.mesh.unwant(p, before)
 		b.removeFromGroup(p.use, before)
 	default:
 		// Order matters, see mailbox.Reader.Move: the new lane is known to nobody until the reader
@@ -165,6 +176,8 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		h.wanted = &fresh.interest
 		p.handler.Store(h)
 		p.reader.Move(fresh.lane, key.private, wants(next), func() { b.publish(fresh) })
+		b.mesh.want(p, next)
+		b.mesh.unwant(p, before)
 		b.leave(old)
 	}
 	return nil
@@ -174,8 +187,9 @@ func wants(i route.Interest) func(Message) bool {
 	return func(msg Message) bool { return i.Match(msg.Type()) }
 }
 
-// history returns what the pod wants of the past, and up to where the past goes.
-func (p *Pod) history() ([]item, uint64) {
+// history returns what the pod wants of the past, and up to where the past goes. What r gets from
+// peers is left out.
+func (p *Pod) history(from *replaying) ([]item, uint64) {
 	b := p.bus.buffer
 	if b == nil {
 		return nil, 0
@@ -192,7 +206,7 @@ func (p *Pod) history() ([]item, uint64) {
 	var items []item
 	for i, s := range all {
 		typ := s.msg.Type()
-		if s.from != p.id && wanted.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
+		if s.from != p.id && !from.asked(s.from) && wanted.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
 			items = append(items, item{Val: s.msg, From: s.from, Seq: first + uint64(i)})
 		}
 	}

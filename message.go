@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"reflect"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,7 @@ type message struct {
 // more is what few messages have.
 type more struct {
 	parent  string
+	name    string // a UUID that is no UUID, of a message of others' making that came from a peer
 	replyTo string // a ReplyTo that is no UUID
 	value   any    // a typed payload
 	encode  sync.Once
@@ -175,7 +177,12 @@ func now() int64 {
 // sent reports whether the message is past changing.
 func (m *message) sent() bool { return m.receipt.pod.Load() != nil }
 
-func (m *message) UUID() string { return m.receipt.id.String() }
+func (m *message) UUID() string {
+	if m.more != nil && m.more.name != "" {
+		return m.more.name
+	}
+	return m.receipt.id.String()
+}
 
 func (m *message) ParentID() string {
 	if m.more == nil {
@@ -244,9 +251,15 @@ func (m *message) encoded() ([]byte, error) {
 		return m.data, nil
 	}
 	x.encode.Do(func() {
-		if x.encoded, x.err = json.Marshal(x.value); x.err != nil {
-			x.err = fmt.Errorf("gravbus: encode %s: %w", m.typ, x.err)
-		}
+		defer func() {
+			if v := recover(); v != nil { // in the value's own MarshalJSON
+				x.encoded, x.err = nil, &PanicError{Value: v, Stack: debug.Stack()}
+			}
+			if x.err != nil {
+				x.err = fmt.Errorf("gravbus: encode %s: %w", m.typ, x.err)
+			}
+		}()
+		x.encoded, x.err = json.Marshal(x.value)
 	})
 	return x.encoded, x.err
 }

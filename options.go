@@ -26,6 +26,7 @@ type busConfig struct {
 	replay      int
 	replayOpts  []BufferOption
 	podDefaults []PodOption
+	mesh        meshConfig
 }
 
 // UseLogger makes the bus log to l instead of logrus's standard logger. It logs little: a panic in
@@ -68,6 +69,7 @@ type podConfig struct {
 	maxFailures int
 	maxRetries  int
 	replay      *replayConfig
+	peer        *peer // that the pod stands for; of hidden pods only
 }
 
 type replayConfig struct {

@@ -43,6 +43,7 @@ type Pod struct {
 	start func() // drain, made once so that starting it allocates nothing
 
 	route   atomic.Pointer[route.Found[*lane]] // of the type sent last
+	remote  atomic.Pointer[route.Found[*peer]] // the same, of peers
 	handler atomic.Pointer[handler]
 	reader  reader
 
@@ -73,6 +74,7 @@ type handler struct {
 	wanted *route.Interest // not changed; shared with other pods
 	uuids  map[string]bool // not wanted; not changed
 	notice bool            // fn wants Lagged notices too
+	replay *replaying      // replays that come from peers; nil if there are none
 }
 
 // failure is a message that the handler failed on.
@@ -158,17 +160,27 @@ func (p *Pod) ReplyTo(inReplyTo, msg Message) *Receipt {
 }
 
 // Request sends msg and returns the first reply. It returns ErrNoResponders at once when no other
-// pod wants the type, the context's error when that ends first, and otherwise the errors of
-// SendContext.
+// pod wants the type, here or at a peer, the context's error when that ends first, and otherwise the
+// errors of SendContext. If only pods of peers want it, and all those peers are given up while it
+// waits, that is a *PeerError with ErrPeerLost.
 func (p *Pod) Request(ctx context.Context, msg Message) (Message, error) {
-	var s sending
-	if err := p.bus.send(ctx, p, msg, &s); err != nil && !(errors.As(err, new(*UndeliveredError)) && s.receivers > 0) {
+	s := sending{track: p.bus.mesh != nil}
+	if err := p.bus.send(ctx, p, msg, &s); err != nil && !(errors.As(err, new(*UndeliveredError)) && s.receivers+len(s.peers) > 0) {
 		return nil, err
 	}
-	if s.receivers == 0 {
+	switch {
+	case s.receivers > 0:
+		return s.receipt.Wait(ctx)
+	case len(s.peers) == 0:
 		return nil, ErrNoResponders
 	}
-	return s.receipt.Wait(ctx)
+	w := watchLoss(s.peers)
+	defer w.unwatch(s.peers)
+	rep, err := s.receipt.wait(orBackground(ctx), w.lost)
+	if errors.Is(err, ErrPeerLost) {
+		err = &PeerError{Peer: w.last.uuid, Op: "request", Err: err}
+	}
+	return rep.msg, err
 }
 
 // RequestAll sends msg and yields replies as they come, until every pod that wanted the message has
@@ -236,6 +248,11 @@ func (p *Pod) disconnect(state int32) {
 	rem := p.reader.Remove()
 	use, interest := p.use, p.interest()
 	p.use = nil
+	if use != nil {
+		b := p.bus
+		b.mesh.unwant(p, interest)
+		b.mesh.endReplay(p)
+	}
 	x := p.extras
 	var waits []*wait
 	if x != nil {
@@ -278,6 +295,7 @@ func (p *Pod) disconnect(state int32) {
 	b.pods.remove(p)
 	p.flush()
 	b.polls.left(p.id)
+	b.mesh.podGone(p.id)
 }
 
 // giveUpKept makes dead letters of the failures that the pod keeps.

@@ -31,6 +31,20 @@ func (s *podSet) add(b *Bus, p *Pod) {
 	s.pods[p.id] = p
 }
 
+// number gives p a number without keeping it.
+func (s *podSet) number(p *Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	p.id = s.last | peerBit
+	p.start = p.drain
+}
+
+// peerBit marks the numbers of hidden pods, which stand for peers.
+const peerBit = 1 << 63
+
+func isPeer(pod uint64) bool { return pod&peerBit != 0 }
+
 // remove takes out a pod that was disconnected. As long as it works it is to be found among
 // everyone.
 func (s *podSet) remove(p *Pod) {
@@ -106,4 +120,12 @@ func (s *podSet) working() (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// nameOf returns the name of a pod, or of the node that it stands for.
+func (b *Bus) nameOf(id uint64) string {
+	if p := b.mesh.owner(id); p != nil {
+		return p.pod.Name()
+	}
+	return b.pods.name(id)
 }

@@ -8,16 +8,20 @@ import (
 	"sync"
 
 	"github.com/gravbus/gravbus/internal/mailbox"
+	"github.com/gravbus/gravbus/internal/wire"
 )
 
 // A poll is a RequestAll in progress.
 type poll struct {
-	pod *Pod
+	pod     *Pod
+	request wire.ID
 
-	mu      sync.Mutex // guards all below
-	missing []asked    // who has neither replied nor gone
-	asked   bool       // missing is known
-	done    bool       // over is closed
+	mu      sync.Mutex      // guards all below
+	missing []asked         // who has neither replied nor gone
+	asked   bool            // missing is known
+	struck  map[uint64]bool // pods of peers that replied or went before it was known that they were asked
+	told    map[*peer]bool  // peers that have said whom the request went to
+	done    bool            // over is closed
 	over    chan struct{}
 }
 
@@ -25,6 +29,7 @@ type poll struct {
 type asked struct {
 	pods  []uint64
 	names []string
+	peer  *peer // where they are, nil for here. Without pods: it has not said yet who they are
 }
 
 // polls is all polls of a bus.
@@ -51,13 +56,44 @@ func (s *polls) remove(q *poll) {
 // left tells all polls that a pod has gone.
 func (s *polls) left(pod uint64) {
 	s.mu.Lock()
-	var open []*poll
-	for q := range s.open {
-		open = append(open, q)
-	}
+	none := len(s.open) == 0
 	s.mu.Unlock()
-	for _, q := range open {
+	if none {
+		return
+	}
+	for _, q := range s.all(wire.ID{}) {
 		q.left(pod)
+	}
+}
+
+// all returns the polls for a request, or with the zero ID every poll.
+func (s *polls) all(request wire.ID) (all []*poll) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for q := range s.open {
+		if request == (wire.ID{}) || q.request == request {
+			all = append(all, q)
+		}
+	}
+	return all
+}
+
+// targets tells whom a request went to at a peer.
+func (s *polls) targets(p *peer, t *wire.Targets) {
+	for _, q := range s.all(t.Request) {
+		q.askedAt(p, t)
+	}
+}
+
+// lost tells all polls that a peer is given up.
+func (s *polls) lost(p *peer) {
+	for _, q := range s.all(wire.ID{}) {
+		q.mu.Lock()
+		q.missing = slices.DeleteFunc(q.missing, func(a asked) bool { return a.peer == p })
+		if q.asked {
+			q.check()
+		}
+		q.mu.Unlock()
 	}
 }
 
@@ -69,17 +105,20 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 	b.polls.add(q)
 	defer b.polls.remove(q)
 	var targets []mailbox.Target[Message]
-	s := sending{targets: &targets}
+	s := sending{targets: &targets, track: true}
+	if !isNil(msg) {
+		q.request = wire.ID(messageID(msg))
+	}
 	var undelivered *UndeliveredError
-	if err := b.send(ctx, q.pod, msg, &s); err != nil && !(errors.As(err, &undelivered) && s.receivers > 0) {
+	if err := b.send(ctx, q.pod, msg, &s); err != nil && !(errors.As(err, &undelivered) && s.receivers+len(s.peers) > 0) {
 		yield(nil, err)
 		return
 	}
-	if len(targets) == 0 {
+	if len(targets)+len(s.peers) == 0 {
 		yield(nil, ErrNoResponders)
 		return
 	}
-	q.ask(targets)
+	q.ask(targets, s.peers)
 
 	box := s.receipt.replies()
 	for {
@@ -121,9 +160,14 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 }
 
 // ask notes whom the request went to. Those who have gone meanwhile do not count.
-func (q *poll) ask(targets []mailbox.Target[Message]) {
+func (q *poll) ask(targets []mailbox.Target[Message], peers []*peer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for _, p := range peers {
+		if !q.told[p] && !p.isLost() {
+			q.missing = append(q.missing, asked{peer: p})
+		}
+	}
 	for _, t := range targets {
 		var a asked
 		for _, r := range t.Readers {
@@ -142,6 +186,29 @@ func (q *poll) ask(targets []mailbox.Target[Message]) {
 	q.check()
 }
 
+// askedAt notes whom the request went to at a peer.
+func (q *poll) askedAt(p *peer, t *wire.Targets) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.told == nil {
+		q.told = map[*peer]bool{}
+	}
+	q.told[p] = true
+	q.missing = slices.DeleteFunc(q.missing, func(a asked) bool { return a.peer == p && len(a.pods) == 0 })
+	for _, target := range t.List {
+		a := asked{names: target.Names, peer: p}
+		for _, pod := range target.Pods {
+			a.pods = append(a.pods, p.remote(pod))
+		}
+		if !slices.ContainsFunc(a.pods, func(pod uint64) bool { return q.struck[pod] }) {
+			q.missing = append(q.missing, a)
+		}
+	}
+	if q.asked {
+		q.check()
+	}
+}
+
 // left strikes out a pod that has gone or replied. Of a group, one reply is enough, but all have to
 // be gone.
 func (q *poll) left(pod uint64) { q.strike(pod, false) }
@@ -149,6 +216,12 @@ func (q *poll) left(pod uint64) { q.strike(pod, false) }
 func (q *poll) strike(pod uint64, replied bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if isPeer(pod) {
+		if q.struck == nil {
+			q.struck = map[uint64]bool{}
+		}
+		q.struck[pod] = true
+	}
 	if !q.asked { // ask will see that it has gone
 		return
 	}
@@ -184,7 +257,14 @@ func (q *poll) names() (names []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, a := range q.missing {
-		names = append(names, strings.Join(a.names, "|"))
+		switch name := strings.Join(a.names, "|"); {
+		case a.peer == nil:
+			names = append(names, name)
+		case len(a.pods) == 0:
+			names = append(names, a.peer.pod.Name())
+		default:
+			names = append(names, name+"@"+a.peer.uuid)
+		}
 	}
 	slices.Sort(names)
 	return names

@@ -52,11 +52,12 @@ func (r *Receipt) Wait(ctx context.Context) (Message, error) {
 	if r == nil {
 		return nil, ErrNoReceipt
 	}
-	rep, err := r.wait(orBackground(ctx))
+	rep, err := r.wait(orBackground(ctx), nil)
 	return rep.msg, err
 }
 
-func (r *Receipt) wait(ctx context.Context) (reply, error) {
+// wait is Wait, which ends with ErrPeerLost when lost is closed.
+func (r *Receipt) wait(ctx context.Context, lost <-chan struct{}) (reply, error) {
 	p, box := r.pod.Load(), r.replies()
 	w, _ := p.bus.replyWaits.Get().(*replyWait)
 	if w == nil {
@@ -82,6 +83,8 @@ func (r *Receipt) wait(ctx context.Context) (reply, error) {
 		err = ctx.Err()
 	case <-p.done():
 		err = p.closedErr()
+	case <-lost:
+		err = ErrPeerLost
 	}
 	if rep, ok := box.leave(w); ok { // it came at the same moment
 		return rep, nil

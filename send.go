@@ -14,6 +14,8 @@ type sending struct {
 	receivers int
 	receipt   *Receipt
 	targets   *[]mailbox.Target[Message]
+	track     bool    // peers is wanted
+	peers     []*peer // who have pods that could answer
 }
 
 // send is the way of every message: checks, buffer, routes, mailboxes, receipts. It runs in the
@@ -73,8 +75,14 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 			}
 		}
 	}
+	var asker *peer
 	if !ours || m.origin != nil || m.replyTo != uuid.Nil || m.more != nil {
-		b.deliverReply(p, msg)
+		asker = b.deliverReply(p, msg)
+	}
+	if b.mesh != nil {
+		if err := b.mesh.send(ctx, p, &it, found.Sinks(), asker, s, &undelivered); err != nil {
+			return err
+		}
 	}
 	if undelivered != nil {
 		return undelivered
@@ -126,6 +134,11 @@ func (b *Bus) appendSlow(ctx context.Context, p *Pod, it *item, found *route.Fou
 	o := mailbox.Outcome[Message]{Targets: s.targets, Stale: func() bool { return !b.routes.Fresh(found) }}
 	l.AppendSlow(orBackground(ctx), it, &p.reader, mailbox.Normal, found.Sinks(), &o)
 	s.receivers += o.N
+	return b.settle(it, &o, undelivered)
+}
+
+// settle sees to what became of an append, and notes who has to do without the message.
+func (b *Bus) settle(it *item, o *mailbox.Outcome[Message], undelivered **UndeliveredError) error {
 	b.tellStalled(o.Stalled)
 	if errors.Is(o.Err, mailbox.ErrClosed) {
 		return ErrClosed
@@ -135,7 +148,7 @@ func (b *Bus) appendSlow(ctx context.Context, p *Pod, it *item, found *route.Fou
 			*undelivered = &UndeliveredError{Type: it.Val.Type(), Err: ErrMailboxFull}
 		}
 		for _, r := range o.Missed {
-			(*undelivered).Pods = append((*undelivered).Pods, b.pods.name(r.Owner()))
+			(*undelivered).Pods = append((*undelivered).Pods, b.nameOf(r.Owner()))
 		}
 		if o.Err != nil {
 			(*undelivered).Err = o.Err
@@ -161,15 +174,28 @@ func (b *Bus) checkSize(p *Pod, msg Message) error {
 	return ErrMessageTooLarge
 }
 
-// deliverReply gives msg to the receipts of what it answers, if anything.
-func (b *Bus) deliverReply(p *Pod, msg Message) {
-	if m, ok := msg.(*message); ok && m.origin != nil && m.origin.pod.Load() != nil {
-		m.origin.deliver(b, p.id, msg)
-		return
+// deliverReply gives msg to the receipts of what it answers, if anything. It returns the peer where
+// more of them are, if there is one.
+func (b *Bus) deliverReply(p *Pod, msg Message) (asker *peer) {
+	if m, ok := msg.(*message); ok && m.origin != nil {
+		if asked := m.origin.pod.Load(); asked != nil {
+			if asker = asked.cfg.peer; asker == nil || m.origin.box.Load() != nil {
+				m.origin.deliver(b, p.id, msg)
+			}
+			return asker
+		}
 	}
-	if id := replyID(msg); id != uuid.Nil {
+	id := replyID(msg)
+	if id == uuid.Nil {
+		return nil
+	}
+	if b.mesh != nil {
+		asker = b.mesh.asker(id)
+	}
+	if asker == nil {
 		b.parked.deliver(b, id, reply{from: p.id, msg: msg})
 	}
+	return asker
 }
 
 // emit sends an event, if anybody wants it. It does not wait.
@@ -188,6 +214,10 @@ func (b *Bus) emit(typ string, value func() any) {
 
 func (b *Bus) tellStalled(stalled []*reader) {
 	for _, r := range stalled {
+		if p := b.mesh.owner(r.Owner()); p != nil {
+			p.tellStalled()
+			continue
+		}
 		name := b.pods.name(r.Owner())
 		b.log.WithField("pod", name).Warn("gravbus: pod has stalled: its oldest messages give way until it has caught up")
 		b.emit(EventPodSlow, func() any { return PodEvent{Pod: name} })

@@ -78,9 +78,10 @@ func (b *Bus) await(ctx context.Context, done func() bool) error {
 	}
 }
 
-// Shutdown stops the bus in order: from now on only handlers can send, and Shutdown waits until all
-// messages that wait in mailboxes have been handled, loops over Messages included. Failed messages
-// that pods still keep become dead letters. Then it does what Close does. If ctx ends first it
+// Shutdown stops the bus in order: from now on only handlers can send, peers are told to send
+// nothing new, and Shutdown waits until what was on its way from them has come, and all messages
+// that wait in mailboxes have been handled, loops over Messages included. Failed messages that pods
+// still keep become dead letters, and peers get what was sent to them. Then it does what Close does. If ctx ends first it
 // discards what is left and returns a *ShutdownError; handlers that are running then go on to their
 // end. After Shutdown returned nil the bus has no goroutine left.
 //
@@ -90,6 +91,7 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 	b.state.CompareAndSwap(busOpen, busDraining)
 	inside, leave := b.enterInside()
 	defer leave()
+	peers := b.mesh.leave(ctx, inside)
 	drained := func() bool {
 		return b.state.Load() == busClosed ||
 			b.working.Load() <= b.insideWork.Load()+b.waitingForInsiders() && b.looping.Load() <= b.insideLoops.Load()
@@ -104,9 +106,15 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 	if err != nil {
 		running := b.pods.working()
 		b.close(false)
-		return &ShutdownError{Pods: running, Err: err}
+		return &ShutdownError{Pods: running, Peers: peers, Err: err}
+	}
+	if rest := b.mesh.flush(ctx); len(rest) > 0 {
+		peers = rest
 	}
 	b.close(!inside)
+	if len(peers) > 0 {
+		return &ShutdownError{Peers: peers, Err: ctx.Err()}
+	}
 	return nil
 }
 
@@ -152,7 +160,7 @@ func (b *Bus) waitingForInsiders() (n int64) {
 	return n
 }
 
-// Close stops the bus at once: messages that wait are discarded, senders and waits that are in
+// Close stops the bus at once: links to peers are closed, messages that wait are discarded, senders and waits that are in
 // progress end with ErrClosed. It waits for handlers that are running, so that after it returned
 // the bus has no goroutine left; called from inside a handler it waits for none. It always returns
 // nil.
@@ -169,6 +177,7 @@ func (b *Bus) close(wait bool) {
 	for _, p := range b.pods.close() {
 		p.disconnect(podClosed)
 	}
+	b.mesh.close()
 	b.progressed()
 	if wait {
 		b.await(context.Background(), func() bool { return b.working.Load() <= b.insideWork.Load() })

@@ -3,6 +3,8 @@ package gravbus
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/gravbus/gravbus/internal/mesh"
 )
 
 // podCounts is what a pod, or all that have gone, did.
@@ -54,7 +56,40 @@ type Stats struct {
 	Working     int           // handlers, waits and reply functions that are running or about to; at zero nothing moves until somebody sends
 	HandlerTime time.Duration // spent in handlers
 	Pods        []PodStats    // connected pods, in the order they connected
+	Peers       []PeerStats   // other nodes that are known and not given up
+	Strangers   uint64        // connections, dialled or accepted, that did not become a link
 }
+
+// PeerStats is a snapshot of a link to another node.
+type PeerStats struct {
+	PeerInfo
+	State     PeerState
+	Since     time.Time     // of State
+	Dialled   bool          // the present or last connection was made by this node
+	RTT       time.Duration // of the last heartbeat; 0 if there was none yet
+	Depth     int           // messages waiting to be sent
+	DepthCost int           // what they count in UseLinkBounds
+	Unacked   int           // messages sent that the peer has not acknowledged
+	Sent      uint64        // messages sent
+	Received  uint64        // messages received
+	Resent    uint64        // messages sent again after a cut
+	Cuts      uint64        // connections that have ended
+	Gaps      uint64        // times messages were lost, in either direction
+	Lost      uint64        // messages lost, in either direction
+	Refused   uint64        // messages received that UseImport kept out
+	BytesOut  uint64        // written to connections
+	BytesIn   uint64        // read from connections
+}
+
+// A PeerState is how a link to another node stands.
+type PeerState string
+
+// States of a link.
+const (
+	PeerAway    PeerState = "away"    // without a connection; what is sent to it is kept
+	PeerJoining PeerState = "joining" // connected; it has not said yet what it wants
+	PeerUp      PeerState = "up"      // connected
+)
 
 // PodStats is a snapshot of a pod. A message counts as delivered when the batch it was claimed in
 // is done: for an idle pod the counts are exact.
@@ -104,6 +139,33 @@ func (b *Bus) Stats() Stats {
 			s.Dropped += ps.Dropped
 			groups[ps.Group] = true
 		}
+	}
+	if b.mesh != nil {
+		s.Strangers = b.mesh.node.Refusals()
+		for _, p := range b.mesh.list() {
+			s.Peers = append(s.Peers, p.stats())
+		}
+	}
+	return s
+}
+
+// stats returns a snapshot of the link.
+func (p *peer) stats() PeerStats {
+	l := p.link.Stats()
+	depth, _ := p.pod.reader.Depth()
+	s := PeerStats{
+		PeerInfo: p.info(),
+		Since:    l.Since, Dialled: l.Dialled, RTT: l.RTT, Depth: depth, DepthCost: p.pod.reader.Cost(), Unacked: l.Unacked,
+		Sent: l.Sent, Received: l.Received, Resent: l.Resent, Cuts: l.Cuts, Gaps: l.Gaps, Lost: l.Lost,
+		Refused: p.refused.Load(), BytesOut: l.BytesOut, BytesIn: l.BytesIn,
+	}
+	switch l.State {
+	case mesh.Ready:
+		s.State = PeerUp
+	case mesh.Connected:
+		s.State = PeerJoining
+	default:
+		s.State = PeerAway
 	}
 	return s
 }

@@ -107,6 +107,7 @@ func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
 	interest := route.Interest{Allow: patterns, Deny: p.denied()}
 	w.use = p.bus.join(laneKey{interest.Key(), mail.Bound, true}, interest)
 	w.reader.Attach(w.use.lane, true, held)
+	p.bus.mesh.wantWait(w)
 	x := p.extra()
 	if x.waits == nil {
 		x.waits = map[*wait]bool{}
@@ -125,6 +126,7 @@ func (w *wait) end() {
 		if rem.Lag.Count > 0 {
 			w.pod.emitLagged(rem.Lag)
 		}
+		w.pod.bus.mesh.unwantWait(w)
 		w.pod.bus.leave(w.use)
 		if !w.reader.Active() {
 			w.forget()
@@ -384,6 +386,9 @@ type unclaimed struct {
 // keepUnclaimed remembers a reply for the next wait, if the pod has no handler that could have seen
 // it.
 func (p *Pod) keepUnclaimed(u unclaimed) {
+	if p.cfg.peer != nil {
+		return
+	}
 	if h := p.handler.Load(); h != nil && h.fn != nil {
 		return
 	}

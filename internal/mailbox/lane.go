@@ -21,6 +21,8 @@ const minSlots = 8
 // appends or waits again at the front, and whoever leaves the waiting list passes on what room is
 // left, so no wake is lost.
 type Lane[T any] struct {
+	Group string // that the readers compete in; empty if each gets every message. Set before anybody sends
+
 	id    uint64 // order of age; lanes on a route are sorted by it
 	graph *Graph[T]
 	bound uint64      // of every sharer

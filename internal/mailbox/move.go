@@ -159,15 +159,17 @@ func (l *Lane[T]) hasLeft(r *Reader[T]) bool {
 	return slices.ContainsFunc(l.leaving, func(v leaver[T]) bool { return v.r == r })
 }
 
-// forward gives r an item that was sent to a lane it has left, and reports whether r wants it.
-func (r *Reader[T]) forward(it *Item[T]) bool {
+// Forward gives r an item beside its lane, such as one that was sent to a lane it has left: before
+// all that waits there. It does not wait; if too much comes so, the oldest of that gives way. It
+// reports whether r takes the item.
+func (r *Reader[T]) Forward(it *Item[T]) bool {
 	l := r.lock()
 	if r.gone || r.skips(it) || !r.wants(it) {
 		l.mu.Unlock()
 		return false
 	}
 	most := r.mostBefore(l)
-	r.x.before = append(r.x.before, *it)
+	r.rare().before = append(r.x.before, *it)
 	r.trimBefore(l, most)
 	wake := r.wakeFor(1)
 	l.mu.Unlock()

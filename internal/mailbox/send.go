@@ -23,12 +23,30 @@ func (l *Lane[T]) AppendSlow(ctx context.Context, it *Item[T], own *Reader[T], m
 			return
 		}
 	}
+	l.finish(it, own, mode, o)
+}
+
+// TryAppend is AppendSlow in mode Normal if that need not wait. Else it does nothing and returns
+// false.
+func (l *Lane[T]) TryAppend(it *Item[T], own *Reader[T], route []*Lane[T], o *Outcome[T]) bool {
+	o.route = route
+	l.mu.Lock()
+	if l.isFullFor(it, own, nil) {
+		l.mu.Unlock()
+		return false
+	}
+	l.finish(it, own, Normal, o)
+	return true
+}
+
+// finish adds it, unlocks the lane and wakes whom that concerns.
+func (l *Lane[T]) finish(it *Item[T], own *Reader[T], mode Mode, o *Outcome[T]) {
 	l.commit(it, own, mode, o)
 	l.pass()
 	l.mu.Unlock()
 	o.wakes.run()
 	for _, r := range o.forward {
-		if r.forward(it) && !r.cfg.Extra {
+		if r.Forward(it) && !r.cfg.Extra {
 			o.N++
 			if o.Targets != nil {
 				*o.Targets = append(*o.Targets, Target[T]{[]*Reader[T]{r}})
@@ -36,6 +54,14 @@ func (l *Lane[T]) AppendSlow(ctx context.Context, it *Item[T], own *Reader[T], m
 		}
 	}
 	o.forward = o.forward[:0]
+}
+
+// Wanted reports whether a reader of the lane would take it.
+func (l *Lane[T]) Wanted(it *Item[T]) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.queues, func(q *Queue[T]) bool { return q.wanted(it) }) ||
+		slices.ContainsFunc(l.sharers, func(r *Reader[T]) bool { return r.owner != it.From })
 }
 
 // isFullFor reports whether it has to wait for somebody: a full reader that would get it, and that

@@ -2,21 +2,36 @@
 //
 // docs/WIRE.md describes the protocol for those who write it in another language; this package is
 // its codec and holds no state but that of one connection's type table. Everything a decoder reads
-// may come from a stranger: it never panics, never allocates more than a small multiple of what it
-// was given, and returns an *Error for whatever is not well-formed.
+// may come from a stranger: it never panics, never allocates more than 32 times what it was given,
+// and returns an *Error for whatever is not well-formed. What an encoder is given is its caller's to
+// keep within the bounds.
 //
 // A transport frame, here called a packet, holds one or more frames:
 //
 //	frame = kind (1 byte) length (uvarint) body
 //
 // Numbers are uvarints (encoding/binary), signed ones zigzag varints, strings and bytes are a
-// uvarint length and that many bytes, lists a uvarint count and the elements, node and message IDs
-// 16 raw bytes. Frames of an unknown kind are skipped, and so is what follows the fields that a
-// decoder knows in a body: that is how later versions add to the protocol.
+// uvarint length and that many bytes, lists a uvarint count and the elements; IDs, nonces and MACs
+// are raw bytes. Booleans are bits of one number. The fields of a body come in the order in which
+// they stand in its type.
+//
+// Frames of an unknown kind are skipped, and so is what follows the fields that a decoder knows in a
+// body or an item, and bits that it does not know: that is how later versions add to the protocol.
 package wire
 
 // Version is the protocol version that this package speaks.
 const Version = 1
+
+// Bounds, in bytes or elements. What is over them is malformed.
+const (
+	MaxHandshake    = 16 << 10 // a packet of the handshake
+	MaxName         = 255      // a name, type, pattern, endpoint, capability or reason
+	MaxText         = 64 << 10 // a parent, or a UUID that is none
+	MaxEndpoints    = 32
+	MaxCapabilities = 256
+	MaxKeys         = 4    // MACs in a Proof
+	MaxTypes        = 4096 // types that a connection numbers in each direction
+)
 
 // ID is a UUID in raw form.
 type ID [16]byte
@@ -47,19 +62,19 @@ const (
 type Hello struct {
 	MinVersion, MaxVersion uint64 // that the node speaks
 	Node                   ID
-	Mesh                   string   // at most 255 bytes
+	Mesh                   string   // at most MaxName
 	Nonce                  [32]byte // fresh, from a cryptographic source
 	MaxMessage             uint64   // bytes of data a message to this node may have
 	WindowCount            uint64   // items it takes before it has acknowledged some
 	WindowCost             uint64   // the same, by cost (see Cost)
-	Endpoints              []string // where it can be dialled, at most 32 of at most 255 bytes
-	Capabilities           []string // what Tunnel finds it by, at most 256 of at most 255 bytes
-	Name                   string   // for people, at most 255 bytes
+	Endpoints              []string // where it can be dialled, at most MaxEndpoints of at most MaxName
+	Capabilities           []string // what Tunnel finds it by, at most MaxCapabilities of at most MaxName
+	Name                   string   // for people, at most MaxName
 }
 
 // Proof is what the one who dialled answers to a Hello.
 type Proof struct {
-	MACs   [][32]byte // one for each mesh key it holds, its preferred one first, at most 4; none in an open mesh
+	MACs   [][32]byte // one for each mesh key it holds, its preferred one first, at most MaxKeys; none in an open mesh
 	Resume Resume
 }
 
@@ -74,7 +89,7 @@ type Welcome struct {
 type Resume struct {
 	Stream   uint64 // of the items that the sender of this frame sends; random, never 0
 	Known    uint64 // the stream of the other side that it has received from; 0 for none
-	Received uint64 // the highest sequence number it has of that
+	Received uint64 // the highest sequence number it has of that; 0 for none
 }
 
 // Use ends the handshake: the node with the lower ID decides that this connection carries the link
@@ -84,10 +99,12 @@ type Use struct{}
 // Refuse and Bye end a connection with a reason.
 type Refuse struct {
 	Code   Code
-	Reason string // for people, at most 255 bytes
+	Reason string // for people, at most MaxName
 }
 
-// Bye says that the connection ends, and why. It is like Refuse, after the handshake.
+// Bye says that the connection ends, and why. It is like Refuse, after the handshake. With
+// CodeLeaving it says that its sender sends no more items; the one that has withdrawn closes when
+// both have said so.
 type Bye = Refuse
 
 // Code says why a connection ends.
@@ -111,7 +128,8 @@ const (
 	CodeReplaced     Code = 14 // another connection carries the link
 )
 
-// Cost is what an item with n bytes of data counts in a window.
+// Cost is what an item with n bytes of data counts in a window. Targets count as if they had 64
+// bytes for each element of their list; other items have no data.
 func Cost(n int) uint64 { return uint64(n) + 64 }
 
 // Ack says that all items up to Seq have been delivered: they leave the window.
@@ -139,7 +157,7 @@ type Interest struct {
 type Entry struct {
 	Remove   bool   // it is wanted no longer
 	Observer bool   // only by pods that watch, and would not answer a request
-	Group    string // for one member of this group; empty for all pods
+	Group    string // for one member of this group, at most MaxName; empty for all pods
 	Allow    []string
 	Deny     []string
 }
@@ -153,7 +171,7 @@ type Replay struct {
 	Types []string // if not empty, only these patterns
 	Last  uint64   // if not 0, only so many, the latest
 	Since int64    // Unix nanoseconds; messages of this time or later. NoTime for all
-	After string   // if not empty, only what came after the message with this UUID; all if that is not known
+	After string   // if not empty, at most MaxText: only what came after the message with this UUID; all if that is not known
 }
 
 // NoTime stands for no time at all, as Since and as a message's time.
@@ -165,7 +183,7 @@ type Peers struct{ Nodes []Peer }
 // Peer is a node and where it can be dialled.
 type Peer struct {
 	Node      ID
-	Endpoints []string // at most 32 of at most 255 bytes
+	Endpoints []string // at most MaxEndpoints of at most MaxName
 }
 
 // Withdraw says that the node is about to leave: it wants no new messages, and closes once what is
@@ -177,7 +195,8 @@ type Withdraw struct{}
 //	batch = first (uvarint) items
 //	item  = length (uvarint) what follows it: tag (1 byte) and fields
 //
-// Items with an unknown tag are skipped, but count.
+// Items with an unknown tag are skipped, but count. The length of a batch may be longer than it need
+// be, with leading zeros: it is filled in at the end.
 
 // Tags of items.
 const (
@@ -188,7 +207,8 @@ const (
 	TagGone      = 131
 )
 
-// Flags of a message, in its tag.
+// Flags of a message, in its tag. A bit without a name has no field, now and later: what a message
+// may need to carry besides goes into a Rare.
 const (
 	FlagReplyTo = 1 << 0 // it answers a message: ReplyTo follows
 	FlagPoll    = 1 << 1 // tell by a Targets item who got it
@@ -200,7 +220,8 @@ const (
 // A Message is an item that carries a message.
 //
 //	message = tag, ID, time, type, [ReplyTo], [Rare], data (to the end of the item)
-//	time    = signed difference in ns to the message before in the batch, the first to 0
+//	time    = signed difference in ns to the message before in the batch, the first to 0; as 64 bits
+//	          that wrap around
 //	type    = 0 string                 a type, once
 //	        | 1 string                 a type, which gets the next number: 2, 3, …
 //	        | n                        the type with number n
@@ -209,25 +230,23 @@ const (
 type Message struct {
 	ID      ID
 	Flags   byte
-	Type    string
-	TypeNum int   // when decoded: from 0, the same for the same type on this connection; -1 if it has no number
-	Time    int64 // Unix nanoseconds or NoTime
+	Type    string // 1 to MaxName bytes of UTF-8
+	TypeNum int    // when decoded: from 0, the same for the same type on this connection; -1 if it has no number
+	Time    int64  // Unix nanoseconds or NoTime
 	ReplyTo ID
 	Rare    *Rare
 	Data    []byte
 }
 
-// MaxTypes is how many types a connection numbers in each direction.
-const MaxTypes = 4096
-
-// Rare is what few messages have. Each field that is present is written as its number (1 to 7,
-// uvarint) and its value as bytes, the end as 0; unknown numbers are skipped.
+// Rare is what few messages have. Each field that is not empty is written as its number (1 to 7,
+// uvarint) and its value as bytes, the elements of a list as fields of their own with the same
+// number, the end as 0; unknown numbers are skipped. The value of a number is a uvarint.
 type Rare struct {
-	Parent  string   // 1: at most 64 KiB
-	Name    string   // 2: the message's UUID in text, if it is no UUID
+	Parent  string   // 1: at most MaxText
+	Name    string   // 2: the message's UUID in text, if it is no UUID, at most MaxText
 	ReplyTo string   // 3: the same for ReplyTo
 	From    uint64   // 4: number of the pod that sent it, for answers to polls
-	Groups  []string // 5: deliver to one member of each of these groups
+	Groups  []string // 5: deliver to one member of each of these groups; none empty, at most MaxName
 	Replay  uint64   // 6: only for the pod that asked for this replay
 	Covered []uint64 // 7: not for the pods that asked for these replays: they have it already
 }
@@ -249,10 +268,13 @@ type Targets struct {
 }
 
 // A Target is a pod that got the message, or the members of a group of whom one got it. Pods and
-// Names have the same length.
+// Names have the same length, at least 1.
+//
+//	targets = Request, count, targets
+//	target  = count, that many times: pod (uvarint), name (string)
 type Target struct {
 	Pods  []uint64
-	Names []string
+	Names []string // for people, at most MaxName
 }
 
 // Gone is the item that tells that a pod, named in a Targets item before, has disconnected.

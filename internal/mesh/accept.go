@@ -1,0 +1,265 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gravbus/gravbus/internal/mesh/handshake"
+	"github.com/gravbus/gravbus/internal/wire"
+	"github.com/gravbus/gravbus/transport"
+)
+
+// shake is a connection in handshake that was accepted.
+type shake struct{ c transport.Conn }
+
+// accept takes connections until the listener is closed.
+func (n *Node[T]) accept(ln transport.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			if !errors.Is(err, transport.ErrClosed) {
+				n.cfg.Log.Error("mesh: no more connections are taken", "error", err)
+			}
+			return
+		}
+		s := &shake{c}
+		started := n.running(func() {
+			n.admitLocked(s)
+			n.wg.Go(func() {
+				defer n.dismiss(s)
+				if _, err := n.shakeHands(n.ctx, c, false, wire.ID{}); err != nil {
+					c.Close()
+				}
+			})
+		})
+		if !started {
+			c.Close()
+		}
+	}
+}
+
+// admitLocked counts s among the connections in handshake. If there are too many the oldest is
+// closed, so that many who do nothing cannot keep out the one that does.
+func (n *Node[T]) admitLocked(s *shake) {
+	if len(n.shaking) == MaxHandshakes {
+		n.shaking[0].c.Close()
+		n.shaking = n.shaking[1:]
+	}
+	n.shaking = append(n.shaking, s)
+}
+
+func (n *Node[T]) dismiss(s *shake) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, o := range n.shaking {
+		if o == s {
+			n.shaking = append(n.shaking[:i], n.shaking[i+1:]...)
+			return
+		}
+	}
+}
+
+// shakeHands leads a handshake on c, which becomes the connection of the link that it returns. On
+// an error the caller closes c.
+func (n *Node[T]) shakeHands(ctx context.Context, c transport.Conn, dialled bool, expect wire.ID) (*Link[T], error) {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	m, err := n.machine(c, dialled, expect)
+	if err != nil {
+		return nil, err
+	}
+	var chosen *Link[T] // by Decide
+	m.decided = func(l *Link[T]) { chosen = l }
+	link, err := n.converse(c, m)
+	if err != nil {
+		if chosen != nil {
+			chosen.undecide()
+		}
+		n.refused(c, m.peer, err)
+		return nil, err
+	}
+	return link, nil
+}
+
+// machine is a handshake and what it has told.
+type machine[T any] struct {
+	*handshake.Machine
+	dialled bool
+	peer    *Peer // once it has proved itself
+	decided func(*Link[T])
+}
+
+func (n *Node[T]) machine(c transport.Conn, dialled bool, expect wire.ID) (*machine[T], error) {
+	m := &machine[T]{dialled: dialled}
+	cfg := &handshake.Config{
+		Hello:   n.hello(),
+		Keys:    n.cfg.Keys,
+		Binding: c.Info().Binding,
+		Expect:  expect,
+		Resume: func(id wire.ID) wire.Resume {
+			if l := n.Find(id); l != nil {
+				return l.resume()
+			}
+			return wire.Resume{Stream: n.streamID(id, 0)}
+		},
+		Accept: func(p *Peer) error {
+			m.peer = p
+			if n.cfg.Accept == nil {
+				return nil
+			}
+			return n.cfg.Accept(p, c.Info())
+		},
+		Decide: func(p *Peer) error {
+			l, err := n.link(p.ID)
+			if err != nil {
+				return err
+			}
+			if err := l.decide(); err != nil {
+				return err
+			}
+			m.decided(l)
+			return nil
+		},
+	}
+	var err error
+	if dialled {
+		m.Machine, err = handshake.Dial(cfg)
+	} else {
+		m.Machine, err = handshake.Listen(cfg)
+	}
+	return m, err
+}
+
+func (n *Node[T]) hello() wire.Hello {
+	h := wire.Hello{
+		MinVersion: wire.Version, MaxVersion: wire.Version,
+		Node: n.cfg.ID, Mesh: n.cfg.Mesh, Name: n.cfg.Name,
+		MaxMessage:  uint64(n.cfg.MaxMessage),
+		WindowCount: n.cfg.WindowCount, WindowCost: n.cfg.WindowCost,
+		Endpoints: n.Endpoints(), Capabilities: n.cfg.Capabilities,
+	}
+	rand.Read(h.Nonce[:])
+	return h
+}
+
+// converse carries packets between m and c until the handshake is over, and attaches c to its link.
+func (n *Node[T]) converse(c transport.Conn, m *machine[T]) (*Link[T], error) {
+	until := time.Now().Add(n.cfg.Handshake)
+	if err := errors.Join(c.SetReadDeadline(until), c.SetWriteDeadline(until)); err != nil {
+		return nil, err
+	}
+	send, done := m.Start(), false
+	var failed error
+	for {
+		for _, packet := range send {
+			if err := c.WriteFrame(packet); err != nil && failed == nil {
+				return nil, err
+			}
+		}
+		if failed != nil {
+			return nil, failed
+		}
+		if done {
+			return n.welcome(c, m)
+		}
+		packet, err := c.ReadFrame(nil)
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				c.SetWriteDeadline(time.Now().Add(farewellTime))
+				for _, packet := range m.Refuse(wire.CodeBusy, "the handshake took too long") {
+					c.WriteFrame(packet)
+				}
+				return nil, cut(wire.CodeBusy, "the handshake took too long")
+			}
+			return nil, refine(err)
+		}
+		send, done, failed = m.Receive(packet)
+	}
+}
+
+// welcome attaches the connection of a handshake that has succeeded.
+func (n *Node[T]) welcome(c transport.Conn, m *machine[T]) (*Link[T], error) {
+	r := m.Result()
+	l, err := n.link(r.Peer.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.SetWriteDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	if e := c.Info().Endpoint; e != "" {
+		n.mu.Lock()
+		if _, known := n.at[e]; known || len(n.at) < MaxKnown {
+			n.at[e] = l
+		}
+		n.mu.Unlock()
+	}
+	n.supersede(l, r.Peer)
+	if err := l.attach(newConn(l, c, r.Peer, m.dialled), r.Peer, r.PeerResume); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// decide chooses a connection for the link, unless another one has just been chosen: the peer is
+// about to take that. So a choice is never overtaken by another one.
+func (l *Link[T]) decide() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.deciding {
+		return cut(wire.CodeReplaced, "another connection is being made")
+	}
+	l.deciding = true
+	return nil
+}
+
+func (l *Link[T]) undecide() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deciding = false
+}
+
+// refused counts and tells of a connection that did not become a link.
+func (n *Node[T]) refused(c transport.Conn, p *Peer, err error) {
+	if n.ctx.Err() != nil || errors.Is(err, handshake.ErrSelf) || errors.Is(err, handshake.ErrReplaced) {
+		return
+	}
+	n.mu.Lock()
+	n.refusals++
+	n.mu.Unlock()
+	n.host.Refused(c.Info().RemoteAddr, p, err)
+}
+
+// Refusals returns how many connections did not become a link.
+func (n *Node[T]) Refusals() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.refusals
+}
+
+// supersede gives up peers that are away and listened exactly where p does now: a process that was
+// started again has a new ID at the old address.
+func (n *Node[T]) supersede(l *Link[T], p *Peer) {
+	if len(p.Endpoints) == 0 {
+		return
+	}
+	for _, old := range n.all() {
+		if old == l {
+			continue
+		}
+		old.mu.Lock()
+		gone := old.state == Away && slices.Equal(old.peer.Endpoints, p.Endpoints)
+		if gone {
+			old.left = true
+		}
+		old.mu.Unlock()
+		if gone {
+			old.lose(fmt.Errorf("node %s listens at its address now", uuidText(p.ID)))
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package mesh
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gravbus/gravbus/internal/mesh/handshake"
+	"github.com/gravbus/gravbus/internal/wire"
+	"github.com/gravbus/gravbus/transport"
+)
+
+// A conn is one connection that carries a link. It has one goroutine that reads and one that
+// writes; the last of them to end tells the link.
+type conn[T any] struct {
+	link    *Link[T]
+	c       transport.Conn
+	peer    *Peer
+	dialled bool
+
+	stop   chan struct{} // closed by fail
+	done   chan struct{} // closed when both goroutines have ended and the link knows
+	failed sync.Once
+	err    error // why it ended; set before stop is closed
+	ended  atomic.Int32
+
+	spoken atomic.Bool // the peer has said something
+
+	// Owned by the writer.
+	send     uint64 // number of the next item to send on this connection
+	batch    wire.BatchWriter
+	buf      []byte
+	scratch  []outItem[T]
+	msg      wire.Message
+	rare     wire.Rare
+	pinged   time.Time
+	deadline time.Time // of the last SetWriteDeadline
+
+	// Owned by the reader.
+	items wire.BatchReader
+	item  wire.Item
+}
+
+func newConn[T any](l *Link[T], c transport.Conn, peer *Peer, dialled bool) *conn[T] {
+	return &conn[T]{link: l, c: c, peer: peer, dialled: dialled, stop: make(chan struct{}), done: make(chan struct{})}
+}
+
+// start starts both goroutines. They end when the connection does, see fail.
+func (c *conn[T]) start() {
+	c.c.SetReadLimit(readLimit(c.link.node.cfg.MaxMessage))
+	n := c.link.node
+	n.wg.Go(func() {
+		c.fail(c.read())
+		c.end()
+	})
+	n.wg.Go(func() {
+		err := c.write()
+		c.fail(err)
+		c.farewell()
+		c.c.Close()
+		c.end()
+	})
+}
+
+// fail ends the connection: the first reason counts. It does not wait. The writer says goodbye, if
+// it can at once, and closes.
+func (c *conn[T]) fail(err error) {
+	c.failed.Do(func() {
+		c.err = refine(err)
+		close(c.stop)
+		c.c.SetWriteDeadline(time.Now().Add(farewellTime)) // frees the writer, if it is stuck
+	})
+}
+
+// farewellTime is how long the goodbye on a connection may take.
+const farewellTime = 250 * time.Millisecond
+
+// farewell tells the peer why the connection ends, if the reason is this side's.
+func (c *conn[T]) farewell() {
+	var e *handshake.Error
+	if errors.As(c.err, &e) && !e.Remote {
+		c.c.WriteFrame(wire.AppendBye(nil, &wire.Bye{Code: e.Code, Reason: e.Reason}))
+	}
+}
+
+func (c *conn[T]) end() {
+	if c.ended.Add(1) == 2 {
+		c.link.detached(c)
+	}
+}
+
+// refine gives what the transport says the names that the mesh uses.
+func refine(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &handshake.Error{Code: wire.CodeSilent, Err: err}
+	case errors.Is(err, transport.ErrFrameTooLarge):
+		return &handshake.Error{Code: wire.CodeTooLarge, Reason: "a packet is too large", Err: err}
+	case errors.Is(err, transport.ErrMalformed):
+		return &handshake.Error{Code: wire.CodeProtocol, Reason: err.Error(), Err: err}
+	case err == nil:
+		return io.EOF
+	}
+	var w *wire.Error
+	if errors.As(err, &w) {
+		return &handshake.Error{Code: wire.CodeProtocol, Reason: err.Error(), Err: err}
+	}
+	return err
+}

@@ -1,0 +1,102 @@
+package mesh
+
+import (
+	"time"
+
+	"github.com/gravbus/gravbus/internal/wire"
+)
+
+// leave leaves an item in the inbox, when others wait there or somebody it is for is full. A
+// goroutine of its own delivers then, which ends when the inbox is empty.
+//
+// Invariant: items are delivered in the order of their numbers, as only one goroutine delivers at a
+// time: the reader, while waiting is not set, and else the one that empties the inbox. The reader
+// sets waiting; the other one resets it, under mu, when the inbox is empty.
+func (l *Link[T]) leave(in *Inbound[T]) error {
+	n := l.node
+	l.mu.Lock()
+	if len(l.inbox) > 0 && (l.inCost+in.cost > n.cfg.WindowCost+wire.Cost(n.cfg.MaxMessage) || l.inCount >= n.cfg.WindowCount) {
+		l.mu.Unlock()
+		return cut(wire.CodeTooMuch, "more than the window of %d items and %d bytes is under way", n.cfg.WindowCount, n.cfg.WindowCost)
+	}
+	l.inbox = append(l.inbox, *in)
+	l.inCost += in.cost
+	l.inCount++
+	start := !l.waiting.Load()
+	l.waiting.Store(true)
+	l.mu.Unlock()
+	if start && !n.running(func() { n.wg.Go(l.empty) }) {
+		return ErrClosed
+	}
+	return nil
+}
+
+// empty delivers what is in the inbox, waiting for room where it has to.
+func (l *Link[T]) empty() {
+	for {
+		l.mu.Lock()
+		items := l.inbox
+		l.inbox = nil
+		if len(items) == 0 {
+			l.waiting.Store(false)
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		for i := range items {
+			in := &items[i]
+			l.deliver(in, true)
+			l.mu.Lock()
+			l.inCost -= in.cost
+			l.inCount--
+			if in.stream == l.inStream {
+				l.deliveredLocked(in.seq, in.cost)
+			}
+			l.mu.Unlock()
+			*in = Inbound[T]{}
+		}
+	}
+}
+
+// deliver hands an item to the host.
+func (l *Link[T]) deliver(in *Inbound[T], block bool) bool {
+	if in.Tag == wire.TagGap {
+		g := in.Extra.(Gap)
+		l.count.gaps.Add(1)
+		l.count.lost.Add(g.Count)
+		l.node.host.Gap(l, g, true)
+		return true
+	}
+	return l.node.host.Deliver(l, in, block)
+}
+
+// ackDelay is how long an acknowledgement waits for something to travel with.
+const ackDelay = 25 * time.Millisecond
+
+// deliveredLocked notes that everything up to seq has been delivered, and sees to it that the peer
+// hears of it: at once when much of its window waits for that, and otherwise a little later, as
+// there may be something to send that it can travel with.
+func (l *Link[T]) deliveredLocked(seq, cost uint64) {
+	cfg := &l.node.cfg
+	l.delivered = seq
+	l.ackCost += cost
+	switch {
+	case l.delivered-l.ackSaid >= cfg.WindowCount/4 || l.ackCost >= cfg.WindowCost/4:
+		l.control.ack = true
+		l.signal()
+	case !l.ackArmed:
+		l.ackArmed = true
+		l.ackTimer.Reset(ackDelay)
+	}
+}
+
+// ackDue is called when nothing has come for an acknowledgement to travel with.
+func (l *Link[T]) ackDue() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ackArmed = false
+	if l.delivered > l.ackSaid {
+		l.control.ack = true
+		l.signal()
+	}
+}

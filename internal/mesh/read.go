@@ -1,0 +1,280 @@
+package mesh
+
+import (
+	"time"
+
+	"github.com/gravbus/gravbus/internal/mesh/handshake"
+	"github.com/gravbus/gravbus/internal/wire"
+)
+
+// read reads packets until the connection ends. It never waits for anything else: what cannot be
+// delivered at once goes to the inbox.
+func (c *conn[T]) read() error {
+	n := c.link.node
+	var buf []byte
+	var until time.Time
+	for {
+		// The deadline is moved on when a tenth of it has passed: a connection is dead after
+		// DeadAfter at most.
+		if now := time.Now(); until.Sub(now) < n.cfg.DeadAfter*9/10 {
+			until = now.Add(n.cfg.DeadAfter)
+			if err := c.c.SetReadDeadline(until); err != nil {
+				return err
+			}
+		}
+		packet, err := c.c.ReadFrame(buf)
+		if err != nil {
+			return err
+		}
+		if !c.spoken.Load() {
+			c.confirmed()
+		}
+		c.link.count.bytesIn.Add(uint64(len(packet)))
+		for rest := packet; len(rest) > 0; {
+			var kind wire.Kind
+			var body []byte
+			if kind, body, rest, err = wire.Next(rest); err != nil {
+				return err
+			}
+			if kind == wire.KindBatch {
+				err = c.readBatch(body)
+			} else {
+				err = c.readControl(kind, body)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if buf = packet; cap(buf) > maxIdleBuffer || cap(buf) > smallBuffer && len(packet) < smallBuffer/8 {
+			buf = nil
+		}
+	}
+}
+
+// maxIdleBuffer is how much memory a connection keeps for the next packet.
+// When only little comes, as on an idle link, it keeps smallBuffer.
+const (
+	maxIdleBuffer = 2 * packetSize
+	smallBuffer   = 4 << 10
+)
+
+// confirmed is called when the peer speaks for the first time after the handshake.
+func (c *conn[T]) confirmed() {
+	c.spoken.Store(true)
+	l := c.link
+	l.mu.Lock()
+	l.deciding = false
+	l.mu.Unlock()
+}
+
+func (c *conn[T]) readControl(kind wire.Kind, body []byte) error {
+	l := c.link
+	switch kind {
+	case wire.KindAck:
+		seq, err := wire.DecodeAck(body)
+		if err != nil {
+			return err
+		}
+		return l.acknowledged(seq)
+	case wire.KindPing:
+		token, err := wire.DecodePing(body)
+		if err != nil {
+			return err
+		}
+		return l.pong(token)
+	case wire.KindPong:
+		token, err := wire.DecodePong(body)
+		if err != nil {
+			return err
+		}
+		if rtt := l.node.sinceStart() - time.Duration(token); rtt >= 0 && rtt < time.Hour {
+			l.count.rtt.Store(int64(rtt))
+		}
+	case wire.KindInterest:
+		f, err := wire.DecodeInterest(body)
+		if err != nil {
+			return err
+		}
+		return l.interested(&f)
+	case wire.KindReplay:
+		f, err := wire.DecodeReplay(body)
+		if err != nil {
+			return err
+		}
+		return l.replayAsked(&f)
+	case wire.KindPeers:
+		f, err := wire.DecodePeers(body)
+		if err != nil {
+			return err
+		}
+		l.node.told(f.Nodes)
+	case wire.KindWithdraw:
+		l.withdrawn()
+	case wire.KindBye, wire.KindRefuse: // a Refuse may have crossed this side's Use
+		f, err := wire.DecodeRefuse(body)
+		if err != nil {
+			return err
+		}
+		return l.goodbye(&f)
+	case wire.KindHello, wire.KindProof, wire.KindWelcome, wire.KindUse:
+		return protocolError("%s after the handshake", kind)
+	}
+	return nil // a later version's: passed over
+}
+
+// readBatch puts the items of a batch into the inbox, or delivers them at once if nothing waits
+// there.
+func (c *conn[T]) readBatch(body []byte) error {
+	l := c.link
+	first, err := c.items.Begin(body)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if l.fresh {
+		l.fresh = false
+		l.received, l.delivered, l.ackSaid = first-1, first-1, first-1
+	}
+	received, stream := l.received, l.inStream
+	l.mu.Unlock()
+	if first > received+1 {
+		return cut(wire.CodeSequence, "item %d came after %d", first, received)
+	}
+	delivered, cost := uint64(0), uint64(0) // of what was delivered here
+	note := func() {
+		l.mu.Lock()
+		l.received = received
+		if delivered > 0 {
+			l.deliveredLocked(delivered, cost)
+		}
+		l.mu.Unlock()
+	}
+	defer note()
+	it := &c.item
+	var in Inbound[T]
+	for {
+		ok, err := c.items.Next(it)
+		if !ok {
+			return err
+		}
+		if it.Seq <= received { // sent again, and here already
+			continue
+		}
+		if err := l.inbound(it, &in); err != nil {
+			return err
+		}
+		in.seq, in.stream = it.Seq, stream
+		if !l.waiting.Load() {
+			if l.deliver(&in, false) {
+				received, delivered, cost = it.Seq, it.Seq, cost+in.cost
+				continue
+			}
+			note() // before somebody else delivers
+			delivered, cost = 0, 0
+		}
+		if err := l.leave(&in); err != nil {
+			return err
+		}
+		received = it.Seq
+	}
+}
+
+// inbound makes an Inbound of an item.
+func (l *Link[T]) inbound(it *wire.Item, in *Inbound[T]) error {
+	*in = Inbound[T]{Tag: it.Tag, cost: wire.Cost(0)}
+	switch {
+	case it.Tag < wire.TagGap:
+		if len(it.Message.Data) > l.node.cfg.MaxMessage {
+			return cut(wire.CodeTooLarge, "%d bytes of data, at most %d are allowed", len(it.Message.Data), l.node.cfg.MaxMessage)
+		}
+		v, err := l.node.host.Decode(l, &it.Message)
+		if err != nil {
+			return &handshake.Error{Code: wire.CodeProtocol, Reason: err.Error(), Err: err}
+		}
+		in.Val = v
+		in.Tag = wire.TagMessage
+		in.Flags = it.Message.Flags
+		in.cost = wire.Cost(len(it.Message.Data))
+		if it.Message.Rare != nil {
+			rare := *it.Message.Rare
+			in.Rare = &rare
+		}
+		l.count.received.Add(1)
+	case it.Tag == wire.TagGap:
+		in.Extra = Gap{it.Gap.Count, it.Gap.From, it.Gap.To}
+	case it.Tag == wire.TagReplayEnd:
+		in.Extra = it.ReplayEnd
+		l.answered(it.ReplayEnd)
+	case it.Tag == wire.TagTargets:
+		in.Extra = it.Targets
+		in.cost += uint64(64 * len(it.Targets.List))
+	case it.Tag == wire.TagGone:
+		in.Extra = it.Gone
+	}
+	return nil
+}
+
+// acknowledged lets go of what the peer has.
+func (l *Link[T]) acknowledged(seq uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if seq >= l.next {
+		return cut(wire.CodeSequence, "item %d is acknowledged, and %d were sent", seq, l.next-1)
+	}
+	if seq <= l.acked {
+		return nil
+	}
+	for l.acked < seq {
+		l.cost -= l.out.pop()
+		l.acked++
+	}
+	l.signal()
+	return nil
+}
+
+// maxPongs bounds how many answers to pings may wait to be sent.
+const maxPongs = 16
+
+func (l *Link[T]) pong(token uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.control.pongs) == maxPongs {
+		return cut(wire.CodeTooMuch, "more than %d pings wait for their answer", maxPongs)
+	}
+	l.control.pongs = append(l.control.pongs, token)
+	l.signal()
+	return nil
+}
+
+// withdrawn is told that the peer is about to leave: it wants nothing new.
+func (l *Link[T]) withdrawn() {
+	l.mu.Lock()
+	var remove []wire.Entry
+	for _, e := range l.wanted {
+		remove = append(remove, e)
+	}
+	l.wanted, l.wantSize = nil, 0
+	l.left = true
+	l.control.bye = true
+	l.mu.Unlock()
+	if len(remove) > 0 {
+		l.node.host.Interested(l, nil, remove)
+	}
+	l.node.changed()
+	l.signal()
+}
+
+// goodbye is told that the peer sends nothing more, or why it ends the connection.
+func (l *Link[T]) goodbye(f *wire.Bye) error {
+	if f.Code != wire.CodeLeaving {
+		return handshake.Remote(f)
+	}
+	l.mu.Lock()
+	l.drained = true
+	if !l.node.leaving.Load() {
+		l.left = true
+	}
+	l.mu.Unlock()
+	l.node.changed()
+	return nil
+}

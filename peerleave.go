@@ -1,0 +1,73 @@
+package gravbus
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// Withdraw takes the bus out of the mesh in order. It no longer listens; peers are told, and send
+// nothing new; what was on its way in both directions is delivered; then the links are closed. The
+// bus goes on to work for its own pods. If ctx ends first the links are closed all the same, and
+// the error is a *ShutdownError that names the peers that were not done. A bus that has withdrawn
+// does not come back.
+func (b *Bus) Withdraw(ctx context.Context) error {
+	x := b.mesh
+	if x == nil {
+		return ErrTransportNotConfigured
+	}
+	ctx = orBackground(ctx)
+	x.quiet.Store(true)
+	peers := x.leave(ctx, false)
+	peers = append(peers, x.flush(ctx)...)
+	x.close()
+	if len(peers) > 0 {
+		slices.Sort(peers)
+		return &ShutdownError{Peers: slices.Compact(peers), Err: ctx.Err()}
+	}
+	return nil
+}
+
+// leave tells peers that the node leaves, and waits until they have sent what was on its way; called
+// from inside a handler, which may be what that waits for, it does not wait. It returns the peers
+// that were not done when ctx ended.
+func (x *meshed) leave(ctx context.Context, inside bool) (rest []string) {
+	if x == nil {
+		return nil
+	}
+	x.node.Withdraw()
+	if inside || x.node.Drained(ctx) == nil {
+		return nil
+	}
+	return x.connected()
+}
+
+// flush waits until peers have everything that was sent to them. It returns those that have not
+// when ctx ends.
+func (x *meshed) flush(ctx context.Context) (rest []string) {
+	if x == nil {
+		return nil
+	}
+	x.quiet.Store(true)
+	if x.node.Flushed(ctx) == nil {
+		return nil
+	}
+	return x.connected()
+}
+
+func (x *meshed) connected() (all []string) {
+	for _, l := range x.node.Links() {
+		all = append(all, uuid.UUID(l.ID()).String())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// close closes the links at once.
+func (x *meshed) close() {
+	if x != nil {
+		x.quiet.Store(true)
+		x.node.Close()
+	}
+}

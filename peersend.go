@@ -1,0 +1,306 @@
+package gravbus
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/gravbus/gravbus/internal/mailbox"
+	"github.com/gravbus/gravbus/internal/mesh"
+	"github.com/gravbus/gravbus/internal/route"
+	"github.com/gravbus/gravbus/internal/wire"
+)
+
+// routed is a message on its way to one peer with something to say about where it goes there. It
+// is what the lane of the peer carries, and nobody else sees it.
+type routed struct {
+	Message
+	flags  byte
+	groups []string // of whom one member gets it
+	from   uint64   // the pod that sent it, of an answer
+	cost   int
+}
+
+// remoteGroup is a group with members at peers.
+type remoteGroup struct {
+	name   string
+	routes route.Table[*peer]
+	uses   int // entries of peers
+
+	mu   sync.Mutex // guards turn
+	turn int
+}
+
+// groupRoutes finds groups by type.
+type groupRoutes = route.Table[*remoteGroup]
+
+func (x *meshed) groupsFor(typ string) []*remoteGroup {
+	if x.grouped.Load() == 0 {
+		return nil
+	}
+	groups, _ := x.groupRoutes.Lookup(typ)
+	return groups
+}
+
+func (g *remoteGroup) peers(typ string) []*peer {
+	peers, _ := g.routes.Lookup(typ)
+	return peers
+}
+
+// choose returns the peer whose members get the next message of the type: those that are connected
+// take turns; if none is, the others do.
+func (g *remoteGroup) choose(typ string) *peer {
+	peers := g.peers(typ)
+	if len(peers) == 0 {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.turn++
+	for i := range peers {
+		if p := peers[(g.turn+i)%len(peers)]; p.link.State() == mesh.Ready {
+			g.turn += i
+			return p
+		}
+	}
+	return peers[g.turn%len(peers)]
+}
+
+// send puts a message into the lanes of the peers that want it, and of the one that waits for it as
+// an answer. local is the route of pods here: a group that has members there gets it there.
+//
+// Invariant: as for pods, the message is in the buffer before the routes are loaded.
+func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answer *peer, s *sending, undelivered **UndeliveredError) error {
+	if x.quiet.Load() {
+		return nil
+	}
+	typ := it.Val.Type()
+	found := p.remote.Load()
+	if !x.routes.Knows(found, typ) {
+		var err error
+		if found, err = x.routes.Find(typ); err != nil {
+			return typeError(err)
+		}
+		p.remote.Store(found)
+	}
+	peers := found.Sinks()
+	groups := x.groupsFor(typ)
+	if len(peers) == 0 && len(groups) == 0 && answer == nil || x.exports != nil && !x.exports.Match(typ) {
+		return nil
+	}
+	var chosen map[*peer][]string
+	for _, g := range groups {
+		if slices.ContainsFunc(local, func(l *lane) bool { return l.Group == g.name && l.Wanted(it) }) {
+			continue
+		}
+		if to := g.choose(typ); to != nil {
+			if chosen == nil {
+				chosen = map[*peer][]string{}
+			}
+			chosen[to] = append(chosen[to], g.name)
+		}
+	}
+	_, ours := it.Val.(*message)
+	special := !ours || chosen != nil || answer != nil || s.targets != nil
+	if s.track {
+		answers, _ := x.answers.Lookup(typ)
+		for to := range chosen {
+			s.peers = append(s.peers, to)
+		}
+		for _, to := range answers {
+			if chosen[to] == nil {
+				s.peers = append(s.peers, to)
+			}
+		}
+	}
+	for _, to := range peers {
+		one := *it
+		if special {
+			x.direct(&one, to, 0, chosen, answer, s)
+		}
+		if err := x.sendTo(ctx, p, &one, to, undelivered); err != nil {
+			return err
+		}
+	}
+	if chosen == nil && answer == nil {
+		return nil
+	}
+	more := make([]*peer, 0, len(chosen)+1)
+	for to := range chosen {
+		more = append(more, to)
+	}
+	if answer != nil && chosen[answer] == nil {
+		more = append(more, answer)
+	}
+	for _, to := range more {
+		if slices.Contains(peers, to) {
+			continue
+		}
+		one := *it
+		x.direct(&one, to, wire.FlagSkip, chosen, answer, s)
+		if err := x.sendTo(ctx, p, &one, to, undelivered); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// direct gives the message what it has to say to one peer, if anything.
+func (x *meshed) direct(it *item, to *peer, flags byte, chosen map[*peer][]string, answer *peer, s *sending) {
+	r := &routed{Message: it.Val, flags: flags, groups: chosen[to]}
+	if to == answer {
+		r.flags |= wire.FlagAnswer
+		r.from = it.From
+	}
+	if s.targets != nil {
+		r.flags |= wire.FlagPoll
+	}
+	m, ours := it.Val.(*message)
+	if ours && r.flags == 0 && r.groups == nil {
+		return
+	}
+	if r.cost = messageOverhead; ours {
+		r.cost += len(m.data)
+	} else {
+		r.cost += len(it.Val.Data())
+	}
+	it.Val = r
+}
+
+// sendTo puts a message into a peer's lane.
+func (x *meshed) sendTo(ctx context.Context, p *Pod, it *item, to *peer, undelivered **UndeliveredError) error {
+	to.lane.Lock()
+	_, wake, ok := to.lane.AppendLocked(it, nil, false)
+	to.lane.Unlock()
+	if wake != nil {
+		wake.Rouse()
+	}
+	if ok {
+		return nil
+	}
+	o := mailbox.Outcome[Message]{}
+	to.lane.AppendSlow(orBackground(ctx), it, &p.reader, mailbox.Normal, nil, &o)
+	return x.bus.settle(it, &o, undelivered)
+}
+
+// asker returns the peer that a message with the ID came from, if the buffer still has it.
+func (x *meshed) asker(id uuid.UUID) *peer {
+	b := x.bus.buffer
+	if b == nil || x.quiet.Load() {
+		return nil
+	}
+	from := uint64(0)
+	b.mu.Lock()
+	for seq := b.next; seq != b.first && from == 0; seq-- {
+		s := b.at(seq - 1)
+		if m, ok := s.msg.(*message); ok && m.receipt.id == id {
+			from = s.from
+		}
+	}
+	b.mu.Unlock()
+	return x.owner(from)
+}
+
+// Interested takes a change in what a peer wants.
+func (x *meshed) Interested(l *mesh.Link[Message], add, remove []wire.Entry) {
+	p := sideOf(l)
+	for i := range add {
+		x.addEntry(p, &add[i], 1)
+	}
+	for i := range remove {
+		x.addEntry(p, &remove[i], -1)
+	}
+}
+
+// addEntry adds an interest of a peer, or takes one back.
+func (x *meshed) addEntry(p *peer, e *wire.Entry, by int) {
+	interest := route.Interest{Allow: validPatterns(e.Allow), Deny: validPatterns(e.Deny)}
+	if len(interest.Allow) == 0 {
+		return
+	}
+	if e.Group == "" {
+		change(&x.routes, p, interest, by)
+		if !e.Observer {
+			change(&x.answers, p, interest, by)
+		}
+		return
+	}
+	x.mu.Lock()
+	g := x.groups[e.Group]
+	if g == nil {
+		if by < 0 {
+			x.mu.Unlock()
+			return
+		}
+		g = &remoteGroup{name: e.Group}
+		x.groups[e.Group] = g
+	}
+	if g.uses += by; g.uses == 0 {
+		delete(x.groups, e.Group)
+	}
+	x.mu.Unlock()
+	change(&g.routes, p, interest, by)
+	change(&x.groupRoutes, g, interest, by)
+	x.grouped.Add(int32(by))
+}
+
+func change[S comparable](t *route.Table[S], sink S, i route.Interest, by int) {
+	if by > 0 {
+		t.Add(sink, i)
+	} else {
+		t.Remove(sink, i)
+	}
+}
+
+// validPatterns leaves out what is no pattern, or is one of a node's own events, which do not
+// travel.
+func validPatterns(patterns []string) []string {
+	valid := func(p string) bool { return route.CheckPattern(p) == nil && !route.IsReserved(p) }
+	if !slices.ContainsFunc(patterns, func(p string) bool { return !valid(p) }) {
+		return patterns
+	}
+	return slices.DeleteFunc(slices.Clone(patterns), func(p string) bool { return !valid(p) })
+}
+
+// A lossWatch is a request that only peers can answer: it ends when all of them are lost.
+type lossWatch struct {
+	mu   sync.Mutex
+	left int
+	last *peer
+	lost chan struct{}
+}
+
+// watchLoss returns a watch over the peers. It is to be ended by unwatch.
+func watchLoss(peers []*peer) *lossWatch {
+	w := &lossWatch{left: len(peers), lost: make(chan struct{})}
+	for _, p := range peers {
+		p.mu.Lock()
+		gone := p.lost
+		if !gone {
+			p.watch = append(p.watch, w)
+		}
+		p.mu.Unlock()
+		if gone {
+			w.lose(p)
+		}
+	}
+	return w
+}
+
+func (w *lossWatch) unwatch(peers []*peer) {
+	for _, p := range peers {
+		p.mu.Lock()
+		p.watch = slices.DeleteFunc(p.watch, func(o *lossWatch) bool { return o == w })
+		p.mu.Unlock()
+	}
+}
+
+func (w *lossWatch) lose(p *peer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = p
+	if w.left--; w.left == 0 {
+		close(w.lost)
+	}
+}
