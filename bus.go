@@ -189,7 +189,7 @@ func (b *Bus) joinGroup(name string, bound int, interest route.Interest) *laneUs
 	u := b.groups[name]
 	if u == nil {
 		u = &laneUse{lane: b.graph.NewLane(bound), group: name}
-		u.lane.Group = name
+		u.lane.Group = groupName(name)
 		b.routed[u.lane] = true
 		b.groups[name] = u
 	}

@@ -127,9 +127,13 @@ func docsGo(t *testing.T, dir string, args ...string) string {
 	return out.String()
 }
 
-// TestDocsFragments parses every block of Go, as a file, as declarations or as statements, and looks up the names that it takes from this package.
+// TestDocsFragments parses every block of Go, as a file, as declarations or as statements, and looks up the names that it takes from this package
+// and those of the mesh.
 func TestDocsFragments(t *testing.T) {
-	api := docsAPI(t)
+	apis := map[string]map[string]bool{"gravbus": docsAPI(t, "*.go")}
+	for name, folder := range docsPackages {
+		apis[name] = docsAPI(t, folder+"/*.go")
+	}
 	for name, text := range docsFiles(t) {
 		for _, b := range docsBlocks(name, text) {
 			if b.lang != "go" {
@@ -142,8 +146,8 @@ func TestDocsFragments(t *testing.T) {
 			}
 			ast.Inspect(file, func(n ast.Node) bool {
 				if sel, ok := n.(*ast.SelectorExpr); ok {
-					if x, ok := sel.X.(*ast.Ident); ok && x.Name == "gravbus" && !api[sel.Sel.Name] {
-						t.Errorf("%s: there is no gravbus.%s", b.name, sel.Sel.Name)
+					if x, ok := sel.X.(*ast.Ident); ok && apis[x.Name] != nil && !apis[x.Name][sel.Sel.Name] {
+						t.Errorf("%s: there is no %s.%s", b.name, x.Name, sel.Sel.Name)
 					}
 				}
 				return true
@@ -161,11 +165,17 @@ func docsParse(src string) (file *ast.File, err error) {
 	return nil, err
 }
 
-// docsAPI returns what the package exports: Name for what is at the top, Type.Name for methods and fields.
-func docsAPI(t *testing.T) map[string]bool {
+// docsPackages are the folders of packages that the documents speak of, by name.
+var docsPackages = map[string]string{
+	"transport": "transport", "websocket": "transport/websocket", "memory": "transport/memory",
+	"discovery": "discovery", "mdns": "discovery/mdns", "static": "discovery/static",
+}
+
+// docsAPI returns what the package in these files exports: Name for what is at the top, Type.Name for methods and fields.
+func docsAPI(t *testing.T, pattern string) map[string]bool {
 	t.Helper()
 	api := map[string]bool{}
-	for _, file := range docsSources(t, "*.go") {
+	for _, file := range docsSources(t, pattern) {
 		for _, decl := range file.Decls {
 			switch d := decl.(type) {
 			case *ast.FuncDecl:
@@ -250,17 +260,27 @@ func docsMembers(expr ast.Expr) (names []string) {
 var (
 	docsCode = regexp.MustCompile("`([^`\n]+)`")
 	docsName = regexp.MustCompile(`^(?:gravbus\.)?([A-Z]\w*(?:\.[A-Z]\w*)?)(?:\(.*\))?$`)
+	docsOf   = regexp.MustCompile(`^([a-z]+)\.([A-Z]\w*(?:\.[A-Z]\w*)?)(?:\(.*\))?$`)
 )
 
 // TestDocsNames looks up every name that is set as code. A member may stand without its type.
 func TestDocsNames(t *testing.T) {
-	known := docsAPI(t)
+	known := docsAPI(t, "*.go")
+	of := map[string]map[string]bool{}
+	for name, folder := range docsPackages {
+		of[name] = docsAPI(t, folder+"/*.go")
+	}
 	for name := range maps.Clone(known) {
 		if _, member, ok := strings.Cut(name, "."); ok {
 			known[member] = true
 		}
 	}
 	for name, text := range docsFiles(t) {
+		for _, m := range docsCode.FindAllStringSubmatch(docsFence.ReplaceAllString(text, ""), -1) {
+			if n := docsOf.FindStringSubmatch(m[1]); n != nil && of[n[1]] != nil && !of[n[1]][n[2]] {
+				t.Errorf("%s: there is no %s", name, m[1])
+			}
+		}
 		switch name {
 		case "docs/ARCHITECTURE.md", "docs/MIGRATING.md", "CONTRIBUTING.md": // they speak of internals, of Grav and of the Makefile
 			continue
@@ -334,6 +354,15 @@ func TestDocsConstants(t *testing.T) {
 		"DefaultReplay":         gravbus.DefaultReplay,
 		"DefaultReplayBytes":    gravbus.DefaultReplayBytes,
 		"DefaultMaxMessageSize": gravbus.DefaultMaxMessageSize,
+		"DefaultMesh":           gravbus.DefaultMesh,
+		"MinMeshKey":            gravbus.MinMeshKey,
+		"DefaultLinkMessages":   gravbus.DefaultLinkMessages,
+		"DefaultLinkBytes":      gravbus.DefaultLinkBytes,
+		"DefaultWindowMessages": gravbus.DefaultWindowMessages,
+		"DefaultWindowBytes":    gravbus.DefaultWindowBytes,
+		"DefaultDeadAfter":      gravbus.DefaultDeadAfter,
+		"DefaultResumeFor":      gravbus.DefaultResumeFor,
+		"DefaultHandshakeTime":  gravbus.DefaultHandshakeTime,
 	}
 	text := docsRead(t, "docs/GUARANTEES.md")
 	for name, value := range values {
@@ -457,7 +486,7 @@ Discovery Discovery.Start DiscoveryOpts DiscoveryFunc`
 
 // TestDocsMigrating checks that every name of Grav has its row in MIGRATING, once, and that what is to be written instead exists.
 func TestDocsMigrating(t *testing.T) {
-	api := docsAPI(t)
+	api := docsAPI(t, "*.go")
 	rows := map[string]bool{}
 	for line := range strings.Lines(docsRead(t, "docs/MIGRATING.md")) {
 		cells := strings.Split(strings.TrimSpace(line), "|")
@@ -606,7 +635,7 @@ func TestDocsOperations(t *testing.T) {
 			t.Errorf("the event %s (%s) has no row", name, typ)
 		}
 	})
-	for _, typ := range []reflect.Type{reflect.TypeFor[gravbus.Stats](), reflect.TypeFor[gravbus.PodStats]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[gravbus.Stats](), reflect.TypeFor[gravbus.PodStats](), reflect.TypeFor[gravbus.PeerStats]()} {
 		_, table, _ := strings.Cut(text, "| Field of `"+typ.Name()+"` |")
 		table, _, _ = strings.Cut(table, "\n\n")
 		for i := range typ.NumField() {
@@ -624,11 +653,16 @@ func TestDocsOperations(t *testing.T) {
 	}
 }
 
-// docsLogLines returns the messages, or their formats, that the package logs.
+// docsLogLines returns the messages, or their formats, that the package logs, and those that it lets log.
 func docsLogLines(t *testing.T) (lines []string) {
 	t.Helper()
-	levels := regexp.MustCompile(`^(Debug|Info|Warn|Warning|Error|Fatal|Panic|Print|Trace)f?$`)
-	for _, file := range docsSources(t, "*.go") {
+	levels := regexp.MustCompile(`^(?i)(debug|info|warn|warning|error|fatal|panic|print|trace|clear)f?$`)
+	files := docsSources(t, "*.go")
+	for _, folder := range []string{"internal/mesh", "transport/websocket", "discovery/static", "discovery/mdns"} {
+		files = append(files, docsSources(t, folder+"/*.go")...)
+	}
+	begins := regexp.MustCompile(`^[a-z]+: [a-z]`)
+	for _, file := range files {
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
 			if !ok || len(call.Args) == 0 {
@@ -641,9 +675,13 @@ func docsLogLines(t *testing.T) (lines []string) {
 			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "fmt" {
 				return true
 			}
-			if lit, ok := call.Args[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
-				line, _ := strconv.Unquote(lit.Value)
-				lines = append(lines, line)
+			for _, arg := range call.Args[:min(len(call.Args), 2)] { // the first may be a key
+				if lit, ok := arg.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					if line, _ := strconv.Unquote(lit.Value); begins.MatchString(line) {
+						lines = append(lines, line)
+						break
+					}
+				}
 			}
 			return true
 		})

@@ -187,9 +187,19 @@ func wants(i route.Interest) func(Message) bool {
 	return func(msg Message) bool { return i.Match(msg.Type()) }
 }
 
-// history returns what the pod wants of the past, and up to where the past goes. What r gets from
-// peers is left out.
-func (p *Pod) history(from *replaying) ([]item, uint64) {
+// history returns what the pod wants of the past, and up to where the past goes. What it gets of
+// peers by asking them is left out.
+func (p *Pod) history(peers *replaying) ([]item, uint64) {
+	items, latest := p.replayable(func(from uint64) bool { return from != p.id && !peers.asked(from) })
+	if n, last := len(items), p.cfg.replay.last; last > 0 && n > last {
+		items = items[n-last:]
+	}
+	return items, latest
+}
+
+// replayable returns what the buffer has that the pod wants replayed, of senders that fit, and up to
+// where the buffer goes.
+func (p *Pod) replayable(fits func(from uint64) bool) (items []item, latest uint64) {
 	b := p.bus.buffer
 	if b == nil {
 		return nil, 0
@@ -203,15 +213,11 @@ func (p *Pod) history(from *replaying) ([]item, uint64) {
 		all = rest
 	}
 	wanted, types := p.interest(), route.Interest{Allow: r.types}
-	var items []item
 	for i, s := range all {
 		typ := s.msg.Type()
-		if s.from != p.id && !from.asked(s.from) && wanted.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
+		if fits(s.from) && wanted.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
 			items = append(items, item{Val: s.msg, From: s.from, Seq: first + uint64(i)})
 		}
-	}
-	if r.last > 0 && len(items) > r.last {
-		items = items[len(items)-r.last:]
 	}
 	return items, latest
 }

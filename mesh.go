@@ -2,7 +2,9 @@ package gravbus
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,6 +35,8 @@ type meshed struct {
 	answers     route.Table[*peer] // the same without those who only watch
 	groupRoutes groupRoutes        // groups by what their members at peers want
 	grouped     atomic.Int32       // entries in groupRoutes
+
+	pushed uint64 // messages of peers ever put into the buffer; guarded by its mutex
 
 	mu      sync.Mutex // guards all below
 	peers   map[*mesh.Link[Message]]*peer
@@ -195,26 +199,59 @@ func (x *meshed) interested(typ string) (n int) {
 
 // want and unwant tell the peers what a receiver wants.
 func (x *meshed) want(p *Pod, i route.Interest) {
-	if x != nil && len(i.Allow) > 0 {
-		x.node.Want(p.cfg.group, i.Allow, i.Deny, p.mail.Extra && p.cfg.group == "")
+	if allow := x.importable(i.Allow); len(allow) > 0 {
+		x.node.Want(groupName(p.cfg.group), allow, i.Deny, p.mail.Extra && p.cfg.group == "")
 	}
 }
 
 func (x *meshed) unwant(p *Pod, i route.Interest) {
-	if x != nil && len(i.Allow) > 0 {
-		x.node.Unwant(p.cfg.group, i.Allow, i.Deny, p.mail.Extra && p.cfg.group == "")
+	if allow := x.importable(i.Allow); len(allow) > 0 {
+		x.node.Unwant(groupName(p.cfg.group), allow, i.Deny, p.mail.Extra && p.cfg.group == "")
 	}
 }
 
+// groupName is what a group is called among nodes.
+func groupName(name string) string {
+	if len(name) <= wire.MaxName {
+		return name
+	}
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(name)))
+}
+
+// importable returns those of the patterns that may match something that peers can send.
+func (x *meshed) importable(patterns []string) []string {
+	if x == nil {
+		return nil
+	}
+	may := func(p string) bool {
+		return !route.IsReserved(p) && (x.imports == nil ||
+			slices.ContainsFunc(x.imports.Allow, func(i string) bool { return route.Overlap(i, p) }))
+	}
+	if !slices.ContainsFunc(patterns, func(p string) bool { return !may(p) }) {
+		return patterns
+	}
+	return slices.DeleteFunc(slices.Clone(patterns), func(p string) bool { return !may(p) })
+}
+
+// pushedHere returns how many messages of peers were put into the buffer.
+func (x *meshed) pushedHere() uint64 {
+	if x == nil {
+		return 0
+	}
+	x.bus.buffer.mu.Lock()
+	defer x.bus.buffer.mu.Unlock()
+	return x.pushed
+}
+
 func (x *meshed) wantWait(w *wait) {
-	if x != nil {
-		x.node.Want("", w.use.interest.Allow, w.use.interest.Deny, w.pod.mail.Extra)
+	if allow := x.importable(w.use.interest.Allow); len(allow) > 0 {
+		x.node.Want("", allow, w.use.interest.Deny, w.pod.mail.Extra)
 	}
 }
 
 func (x *meshed) unwantWait(w *wait) {
-	if x != nil {
-		x.node.Unwant("", w.use.interest.Allow, w.use.interest.Deny, w.pod.mail.Extra)
+	if allow := x.importable(w.use.interest.Allow); len(allow) > 0 {
+		x.node.Unwant("", allow, w.use.interest.Deny, w.pod.mail.Extra)
 	}
 }
 

@@ -142,7 +142,8 @@ func Concurrency(n int) PodOption {
 
 // InGroup makes the pod one of the group's competing members: each message that members want goes
 // to exactly one of those. Messages wait in one mailbox for all, which is configured by the member
-// that came first. An empty name means no group. Members do not replay.
+// that came first. An empty name means no group. Members do not replay. A group has members at other
+// nodes too.
 func InGroup(name string) PodOption { return func(c *podConfig) { c.group = name } }
 
 // Observer makes the pod one that only watches, such as a log: requests do not count it among those

@@ -121,6 +121,13 @@ func (k *parked) takeEarly(id uuid.UUID) (early []reply) {
 	return early
 }
 
+// waits reports whether somebody waits for replies to message id.
+func (k *parked) waits(id uuid.UUID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.waiting[id] != nil
+}
+
 // deliver brings a reply to the receipts of message id, or keeps it for them.
 func (k *parked) deliver(bus *Bus, id uuid.UUID, rep reply) {
 	k.mu.Lock()

@@ -3,6 +3,7 @@ package gravbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type peer struct {
 	polled map[uint64]bool // pods that the peer was told of, and is to be told when they go
 	watch  []*lossWatch    // requests that only this peer, or others like it, can answer
 	lost   bool
+	wasUp  bool
 }
 
 // peerType is a type that comes from a peer.
@@ -52,6 +54,7 @@ func (x *meshed) Open(l *mesh.Link[Message]) (side any, r *mailbox.Reader[Messag
 	x.mu.Lock()
 	x.peers[l] = p
 	x.mu.Unlock()
+	x.askForAll(p) // before anything comes
 	return p, &p.pod.reader
 }
 
@@ -59,15 +62,17 @@ func (x *meshed) Open(l *mesh.Link[Message]) (side any, r *mailbox.Reader[Messag
 func sideOf(l *mesh.Link[Message]) *peer { return l.Side().(*peer) }
 
 // Cost is what the peer will count for a message, which is what it needs to be encoded for.
-func (x *meshed) Cost(msg Message) uint64 {
-	if r, ok := msg.(*routed); ok {
-		msg = r.Message
-	}
-	if m, ok := msg.(*message); ok {
+func (x *meshed) Cost(msg Message) (cost, gone uint64) {
+	switch m := msg.(type) {
+	case *message:
 		data, _ := m.encoded()
-		return wire.Cost(len(data))
+		return wire.Cost(len(data)), 0
+	case *routed:
+		return x.Cost(m.Message)
+	case *goneNotice:
+		return wire.Cost(0), m.pod
 	}
-	return wire.Cost(len(msg.Data()))
+	return wire.Cost(len(msg.Data())), 0
 }
 
 // UUID returns the ID of a message.
@@ -86,15 +91,16 @@ func messageID(msg Message) uuid.UUID {
 
 // Encode fills in m.
 func (x *meshed) Encode(_ *mesh.Link[Message], msg Message, m *wire.Message) error {
-	var rare wire.Rare
 	if r, ok := msg.(*routed); ok {
 		msg = r.Message
 		m.Flags = r.flags
-		rare.Groups, rare.From = r.groups, r.from
+		if r.groups != nil || r.from != 0 {
+			m.Rare = &wire.Rare{Groups: r.groups, From: r.from}
+		}
 	}
 	o, ours := msg.(*message)
 	if !ours {
-		return encodeForeign(msg, m, &rare)
+		return encodeForeign(msg, m)
 	}
 	data, err := o.encoded()
 	if err != nil {
@@ -105,34 +111,41 @@ func (x *meshed) Encode(_ *mesh.Link[Message], msg Message, m *wire.Message) err
 		m.ReplyTo = wire.ID(o.replyTo)
 		m.Flags |= wire.FlagReplyTo
 	}
-	if o.more != nil {
-		rare.Parent, rare.Name, rare.ReplyTo = o.more.parent, o.more.name, o.more.replyTo
-	}
-	if rare.Parent != "" || rare.Name != "" || rare.ReplyTo != "" || rare.Groups != nil || rare.From != 0 {
-		m.Rare = &rare
+	if x := o.more; x != nil && (x.parent != "" || x.name != "" || x.replyTo != "") {
+		return setRare(m, x.parent, x.name, x.replyTo)
 	}
 	return nil
 }
 
 // encodeForeign fills in m for a message of others' making.
-func encodeForeign(msg Message, m *wire.Message, rare *wire.Rare) error {
+func encodeForeign(msg Message, m *wire.Message) error {
 	name, replyTo := msg.UUID(), msg.ReplyTo()
 	m.ID, m.Type, m.Data = wire.ID(idOf(name)), msg.Type(), msg.Data()
 	if m.Time = wire.NoTime; !msg.Timestamp().IsZero() {
 		m.Time = msg.Timestamp().UnixNano()
 	}
-	if parseUUID(name) == uuid.Nil {
-		rare.Name = name
+	if id := parseUUID(replyTo); id != uuid.Nil {
+		m.ReplyTo = wire.ID(id)
+		m.Flags |= wire.FlagReplyTo
+		replyTo = ""
 	}
-	if replyTo != "" {
-		if m.ReplyTo = wire.ID(parseUUID(replyTo)); m.ReplyTo != (wire.ID{}) {
-			m.Flags |= wire.FlagReplyTo
-		} else {
-			rare.ReplyTo = replyTo
+	if parseUUID(name) != uuid.Nil {
+		name = ""
+	}
+	return setRare(m, msg.ParentID(), name, replyTo)
+}
+
+// setRare sets what a peer takes of texts up to a length.
+func setRare(m *wire.Message, parent, name, replyTo string) error {
+	for _, s := range []string{parent, name, replyTo} {
+		if len(s) > wire.MaxText {
+			return fmt.Errorf("gravbus: a parent ID or UUID of %d bytes cannot go to a peer: at most %d", len(s), wire.MaxText)
 		}
 	}
-	rare.Parent = msg.ParentID()
-	m.Rare = rare
+	if m.Rare == nil {
+		m.Rare = new(wire.Rare)
+	}
+	m.Rare.Parent, m.Rare.Name, m.Rare.ReplyTo = parent, name, replyTo
 	return nil
 }
 
@@ -262,6 +275,9 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 		f, err := b.routes.Find(m.typ)
 		if err != nil || x.imports != nil && !x.imports.Match(m.typ) {
 			p.refused.Add(1)
+			if poll {
+				p.tellTargets(m.receipt.id, nil)
+			}
 			return true
 		}
 		found = f
@@ -274,6 +290,9 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 			in.Next = len(found.Sinks()) + 1
 		}
 		in.At, in.Found = it.Seq, found
+		if plain && x.replays.waiting.Load() > 0 {
+			x.hold(p, m) // once it is in the buffer: it is seen there or held, or both
+		}
 	}
 	lanes := found.Sinks()
 	for ; in.Next <= len(lanes); in.Next++ {
@@ -289,10 +308,16 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 		if poll && !block {
 			return false // all its targets have to be known together
 		}
+		if b.buffer == nil && block {
+			b.graph.CountSent(-1) // the lane counts it, but it was not sent here
+		}
 		if block {
-			l.AppendSlow(x.ctx(), &it, nil, mailbox.Normal, lanes, &o)
+			o.GoesOn = p.link.GoesOn
+			l.AppendSlow(context.Background(), &it, nil, mailbox.Normal, lanes, &o)
 		} else if !l.TryAppend(&it, nil, lanes, &o) {
 			return false
+		} else if b.buffer == nil {
+			b.graph.CountSent(-1)
 		}
 		b.tellStalled(o.Stalled)
 	}
@@ -311,9 +336,6 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 	return true
 }
 
-// ctx bounds deliveries: it ends with the bus, which ends them itself.
-func (x *meshed) ctx() context.Context { return context.Background() }
-
 // post puts a message into the buffer and into as many lanes of its route as can take it at once,
 // with one turn of the mutex that they share. It returns the number of lanes and one.
 func (p *peer) post(it *item, found **route.Found[*lane], straight bool) int {
@@ -327,6 +349,7 @@ func (p *peer) post(it *item, found **route.Found[*lane], straight bool) int {
 	var wake [4]*reader
 	woken := 0
 	b.buffer.mu.Lock()
+	p.mesh.pushed++
 	it.Seq = b.buffer.push(it.Val, size, it.From)
 	*found = b.routes.Refresh(*found)
 	if straight {

@@ -1,6 +1,7 @@
 package gravbus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,15 +15,9 @@ import (
 // Up is called when a peer is connected and what it wants is known.
 func (x *meshed) Up(l *mesh.Link[Message]) {
 	p := sideOf(l)
-	x.mu.Lock()
-	var waiting []*replaying
-	for _, r := range x.replays.of {
-		waiting = append(waiting, r)
-	}
-	x.mu.Unlock()
-	for _, r := range waiting {
-		x.askReplay(r, p)
-	}
+	p.mu.Lock()
+	p.wasUp = true
+	p.mu.Unlock()
 	x.log.to.WithField("peer", p.uuid).Info("gravbus: peer connected")
 	x.bus.emit(EventPeerUp, func() any { return PeerEvent{Peer: p.info()} })
 }
@@ -30,7 +25,7 @@ func (x *meshed) Up(l *mesh.Link[Message]) {
 // Down is called when a peer has lost its connection.
 func (x *meshed) Down(l *mesh.Link[Message], err error) {
 	p := sideOf(l)
-	if !x.quiet.Load() && !errors.Is(err, mesh.ErrReplaced) {
+	if !x.quiet.Load() && !errors.Is(err, mesh.ErrReplaced) && !errors.Is(err, mesh.ErrWithdrawn) {
 		x.log.to.WithField("peer", p.uuid).WithError(err).Warn("gravbus: peer lost its connection; what is sent to it is kept")
 	}
 	x.bus.emit(EventPeerDown, func() any { return PeerEvent{Peer: p.info(), Error: errorText(err)} })
@@ -47,13 +42,16 @@ func (x *meshed) Lost(l *mesh.Link[Message], err error, gap mesh.Gap) {
 	}
 	p.mu.Lock()
 	p.lost = true
-	watches := p.watch
+	watches, wasUp := p.watch, p.wasUp
 	p.watch = nil
 	p.mu.Unlock()
 	for _, w := range watches {
 		w.lose(p)
 	}
 	x.bus.polls.lost(p)
+	if !wasUp {
+		return
+	}
 	log := x.log.to.WithField("peer", p.uuid)
 	if gap.Count > 0 {
 		x.Gap(l, gap, false)
@@ -115,10 +113,21 @@ func (x *meshed) podGone(pod uint64) {
 		told := p.polled[pod]
 		delete(p.polled, pod)
 		p.mu.Unlock()
-		if told {
-			p.link.Send(pod)
+		if told { // behind all that the pod has sent
+			it := item{Val: &goneNotice{message: newMessage(typeGone, nil), pod: pod}, From: pod}
+			var o mailbox.Outcome[Message]
+			p.lane.AppendSlow(context.Background(), &it, nil, mailbox.Shed, nil, &o)
 		}
 	}
+}
+
+// typeGone is the type of a goneNotice, which nobody sees.
+const typeGone = "gravbus.gone"
+
+// goneNotice goes the way of messages to a peer, and tells it that a pod has gone.
+type goneNotice struct {
+	*message
+	pod uint64
 }
 
 // tellTargets tells the peer who got its request.
@@ -143,7 +152,7 @@ func (p *peer) tellTargets(request uuid.UUID, targets []mailbox.Target[Message])
 			t.List = append(t.List, one)
 		}
 	}
-	p.link.Send(t)
+	p.link.SendTargets(t)
 }
 
 func errorText(err error) string {
@@ -158,6 +167,7 @@ func (p *peer) info() PeerInfo {
 	i := PeerInfo{NodeUUID: p.uuid}
 	if h := p.link.Peer(); h != nil {
 		i.Name, i.Mesh, i.Endpoints, i.Capabilities, i.Authenticated = h.Name, h.Mesh, h.Endpoints, h.Capabilities, h.Authenticated
+		i.Version = int(h.Version)
 	}
 	return i
 }
@@ -219,7 +229,13 @@ func (x *meshed) tunnel(p *Pod, capability string, msg Message) (*Receipt, error
 		s.receipt = foreignReceipt(p, msg)
 	}
 	it := item{Val: msg, From: p.id}
-	x.direct(&it, to, 0, nil, nil, &s)
+	groups := map[*peer][]string{}
+	for _, g := range x.groupsFor(msg.Type()) {
+		if slices.Contains(g.peers(msg.Type()), to) {
+			groups[to] = append(groups[to], g.name)
+		}
+	}
+	x.direct(&it, to, 0, groups, nil, &s)
 	var undelivered *UndeliveredError
 	if err := x.sendTo(nil, p, &it, to, &undelivered); err != nil {
 		return nil, err

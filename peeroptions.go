@@ -98,6 +98,7 @@ type PeerInfo struct {
 	Mesh          string              `json:"mesh,omitempty"`
 	Endpoints     []string            `json:"endpoints,omitempty"`    // where it says that it can be reached
 	Capabilities  []string            `json:"capabilities,omitempty"` // UseInterests
+	Version       int                 `json:"version,omitempty"`      // of the protocol that both speak
 	Authenticated bool                `json:"authenticated"`          // it has proved a mesh key
 	RemoteAddr    string              `json:"remote_addr,omitempty"`  // of the connection; for UseAccept only
 	Certificates  []*x509.Certificate `json:"-"`                      // that it has shown and that were checked; for UseAccept only
@@ -148,8 +149,7 @@ func UseBelongsTo(group string) Option { return UseMesh(group) }
 
 // UseMeshKey makes the node prove that it knows a key, and refuse those that do not, with
 // ErrUnauthorized. A key is at least MinMeshKey random bytes; it is never sent. Of several, at most
-// 4, the first is the preferred one and all are accepted: to change the key, first add the new one
-// everywhere, then make it the first, then remove the old one. Start returns ErrMeshKey for a key
+// 4, any will do: to change the key, first add the new one everywhere, then remove the old one. Start returns ErrMeshKey for a key
 // that is too short, or too many.
 //
 // Without TLS the key keeps out strangers, but who can read the network reads the messages.

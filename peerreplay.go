@@ -3,6 +3,7 @@ package gravbus
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,31 +14,38 @@ import (
 
 // peerReplays is all replays that pods get from peers. It is guarded by meshed.mu.
 type peerReplays struct {
-	last  uint64             // ID of the latest
-	asked map[uint64]*asking // by ID, as long as both pod and peer are there
-	of    map[*Pod]*replaying
+	last    uint64             // ID of the latest
+	asked   map[uint64]*asking // by ID, as long as both pod and peer are there
+	of      map[*Pod]*replaying
+	waiting atomic.Int32 // askings that are not over
 }
 
-// asking is one replay that a pod gets from one peer.
+// asking is one replay that a pod gets from one peer. It is guarded by meshed.mu.
+//
+// While the answer is on its way, what comes live from the peer is held. The pod gets the past, from
+// the buffers here and there, and then what was held.
 type asking struct {
-	to   *replaying
-	peer *peer
-	over bool
+	to     *replaying
+	peer   *peer
+	over   bool
+	local  []*message // of the peer, in the buffer here since before
+	held   []*message
+	answer []*message
+	has    map[uuid.UUID]bool // what is in answer
 }
 
 // replaying is what a pod with replay gets from peers: once from each that it meets.
 //
-// Invariant: what the pod gets live from a peer begins right after what the replay ended with.
-// Until that is known, everything live is in the replay, as the peer took that later. What was on
-// its way here when the replay ended has a place in this node's buffer up to then; what the peer
-// sends later, and has in the replay already, it names.
+// Invariant: until a peer's answer is complete, the pod gets nothing live from it; what comes is
+// held. What was on its way to the pod's mailbox then has a place in this node's buffer up to that
+// moment, and was held. What the peer sends later, and has in the answer, it names.
 type replaying struct {
 	pod *Pod
 
 	mu      sync.Mutex           // guards all below
 	met     map[string]bool      // UUIDs of the peers that were asked
-	upTo    map[uint64]uint64    // by the number of the peer's pod: live messages up to this place in the buffer are in the replay
-	covered map[uuid.UUID]uint64 // messages that are in the replay too, by the number of the peer's pod
+	upTo    map[uint64]uint64    // by the number of the peer's pod: live messages up to this place in the buffer were held
+	covered map[uuid.UUID]uint64 // messages that are in an answer too, by the number of the peer's pod
 }
 
 // newReplaying returns nil if nothing can come from peers.
@@ -76,7 +84,7 @@ func (r *replaying) has(it *item) bool {
 	return false
 }
 
-// beginReplay asks all peers that are connected. Those that come later are asked then.
+// beginReplay asks all peers. Those that come later are asked then.
 func (x *meshed) beginReplay(p *Pod, h *handler) {
 	if h.replay == nil {
 		return
@@ -85,9 +93,20 @@ func (x *meshed) beginReplay(p *Pod, h *handler) {
 	x.replays.of[p] = h.replay
 	x.mu.Unlock()
 	for _, to := range x.list() {
-		if to.link.State() == mesh.Ready {
-			x.askReplay(h.replay, to)
-		}
+		x.askReplay(h.replay, to)
+	}
+}
+
+// askForAll asks a peer that is new for what all pods want that replay.
+func (x *meshed) askForAll(to *peer) {
+	x.mu.Lock()
+	var waiting []*replaying
+	for _, r := range x.replays.of {
+		waiting = append(waiting, r)
+	}
+	x.mu.Unlock()
+	for _, r := range waiting {
+		x.askReplay(r, to)
 	}
 }
 
@@ -101,17 +120,26 @@ func (x *meshed) endReplay(p *Pod) {
 	delete(x.replays.of, p)
 	for id, a := range x.replays.asked {
 		if a.to.pod == p {
+			x.endAskingLocked(a)
 			delete(x.replays.asked, id)
 		}
+	}
+}
+
+// endAskingLocked ends the wait for an answer.
+func (x *meshed) endAskingLocked(a *asking) {
+	if !a.over {
+		a.over = true
+		x.replays.waiting.Add(-1)
 	}
 }
 
 // askReplay asks a peer, if it was not asked before.
 func (x *meshed) askReplay(r *replaying, to *peer) {
 	i, c := r.pod.interest(), r.pod.cfg.replay
-	ask := wire.Replay{
-		Allow: i.Allow, Deny: i.Deny, Types: c.types,
-		Last: uint64(c.last), Since: wire.NoTime, After: c.after,
+	ask := wire.Replay{Allow: i.Allow, Deny: i.Deny, Types: c.types, Last: uint64(c.last), Since: wire.NoTime}
+	if c.after != "" {
+		ask.After = x.afterAt(to, c.after)
 	}
 	if !c.since.IsZero() {
 		ask.Since = c.since.UnixNano()
@@ -127,13 +155,22 @@ func (x *meshed) askReplay(r *replaying, to *peer) {
 	x.mu.Lock()
 	x.replays.last++
 	ask.ID = x.replays.last
-	x.replays.asked[ask.ID] = &asking{to: r, peer: to}
+	a := &asking{to: r, peer: to, has: map[uuid.UUID]bool{}}
+	x.replays.asked[ask.ID] = a
+	x.replays.waiting.Add(1)
 	asked := to.link.AskReplay(ask) // under the lock, so that IDs rise
 	if !asked {
+		x.endAskingLocked(a)
 		delete(x.replays.asked, ask.ID)
+	} else {
+		// After it is known: what comes from now on is held.
+		local, _ := r.pod.replayable(func(from uint64) bool { return from == to.pod.id })
+		for _, it := range local {
+			a.local = append(a.local, it.Val.(*message))
+		}
 	}
 	x.mu.Unlock()
-	if !asked { // it has just lost its connection: it is asked when it is back
+	if !asked { // it has just been given up
 		r.mu.Lock()
 		delete(r.met, to.uuid)
 		delete(r.upTo, to.pod.id)
@@ -141,41 +178,125 @@ func (x *meshed) askReplay(r *replaying, to *peer) {
 	}
 }
 
-func (x *meshed) asking(id uint64) *asking {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.replays.asked[id]
+// afterAt returns what "after the message with this UUID" is for a peer: after the last one of its
+// own before that, as far as the buffer here knows. A message that is not known here may be one of
+// the peer's.
+func (x *meshed) afterAt(to *peer, id string) string {
+	all, _ := x.bus.buffer.snapshot()
+	rest, found := after(all, id)
+	if !found {
+		return id
+	}
+	for i := len(all) - len(rest) - 1; i >= 0; i-- {
+		if all[i].from == to.pod.id {
+			return all[i].msg.UUID()
+		}
+	}
+	return ""
 }
 
-// replayed gives a pod a message of the replay that it asked for.
+// hold keeps a message that comes live for the pods that wait for the peer's answer.
+func (x *meshed) hold(from *peer, m *message) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, a := range x.replays.asked {
+		if p := a.to.pod; a.peer == from && !a.over && p.interest().Match(m.typ) {
+			a.held = append(a.held, m)
+			if len(a.held) > p.mail.Cap {
+				p.reader.Lose(a.held[0])
+				a.held = a.held[1:]
+			}
+		}
+	}
+}
+
+// replayed takes a message of the answer to a replay.
 func (x *meshed) replayed(from *peer, id uint64, m *message) {
-	a := x.asking(id)
-	if a == nil || a.peer != from || a.over {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	a := x.replays.asked[id]
+	if a == nil || a.peer != from || a.over || a.has[m.receipt.id] { // it begins anew after the peer had given up the link
 		return
 	}
 	p := a.to.pod
-	if p.interest().Match(m.typ) && (x.imports == nil || x.imports.Match(m.typ)) {
-		p.reader.Forward(&item{Val: m})
+	if !p.interest().Match(m.typ) || x.imports != nil && !x.imports.Match(m.typ) {
+		return
+	}
+	a.has[m.receipt.id] = true
+	a.answer = append(a.answer, m)
+	if len(a.answer) > p.mail.Cap {
+		p.reader.Lose(a.answer[0])
+		a.answer = a.answer[1:]
 	}
 }
 
-// replayEnded makes what comes live from the peer count from now on.
+// replayEnded gives the pod the answer, which is complete, and lets it get what comes live.
 func (x *meshed) replayEnded(from *peer, id uint64) {
-	a := x.asking(id)
+	x.mu.Lock()
+	a := x.replays.asked[id]
 	if a == nil || a.peer != from || a.over {
+		x.mu.Unlock()
 		return
 	}
-	a.over = true
-	latest := x.bus.buffer.pushed()
-	a.to.mu.Lock()
-	a.to.upTo[from.pod.id] = latest
-	a.to.mu.Unlock()
+	x.endAskingLocked(a)
+	items := a.merge()
+	a.held, a.answer, a.has = nil, nil, nil
+	x.mu.Unlock()
+	a.to.begin(from, items, x.bus.buffer.pushed())
+}
+
+// begin gives the pod messages, and lets it get what comes live from the peer beyond upTo.
+func (r *replaying) begin(from *peer, items []*message, upTo uint64) {
+	r.mu.Lock()
+	r.upTo[from.pod.id] = upTo
+	r.mu.Unlock()
+	for _, m := range items {
+		r.pod.reader.Forward(&item{Val: m})
+	}
+}
+
+// merge returns what the pod gets: the past, and what was held. The answer has both, in the order
+// in which the peer sent them. What was held and is not in it was sent before it, or is of a type
+// that is not replayed: then its time says where it belongs.
+func (a *asking) merge() []*message {
+	held := make(map[uuid.UUID]bool, len(a.held))
+	for _, m := range a.held {
+		held[m.receipt.id] = true
+	}
+	var items []*message
+	for _, m := range a.local {
+		if !held[m.receipt.id] && !a.has[m.receipt.id] {
+			items = append(items, m)
+		}
+	}
+	next := 0
+	for next < len(a.answer) && !held[a.answer[next].receipt.id] {
+		items = append(items, a.answer[next])
+		next++
+	}
+	c := a.to.pod.cfg.replay
+	if n := len(items); c.last > 0 && n > c.last {
+		items = items[n-c.last:]
+	}
+	for _, m := range a.held {
+		if a.has[m.receipt.id] {
+			continue
+		}
+		for len(c.types) > 0 && next < len(a.answer) && a.answer[next].nanos <= m.nanos {
+			items = append(items, a.answer[next])
+			next++
+		}
+		items = append(items, m)
+	}
+	return append(items, a.answer[next:]...)
 }
 
 // cover notes that some pods have a message, which is about to come live, by their replays.
 func (x *meshed) cover(from *peer, ids []uint64, m *message) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	for _, id := range ids {
-		if a := x.asking(id); a != nil && a.peer == from {
+		if a := x.replays.asked[id]; a != nil && a.peer == from {
 			a.to.mu.Lock()
 			a.to.covered[m.receipt.id] = from.pod.id
 			a.to.mu.Unlock()
@@ -183,58 +304,60 @@ func (x *meshed) cover(from *peer, ids []uint64, m *message) {
 	}
 }
 
-// replayLost gives pods that waited for a peer's replay what of it is here.
+// replayLost gives pods that wait for the answer of a peer that is given up what is here.
 func (x *meshed) replayLost(from *peer) {
+	type given struct {
+		to    *replaying
+		items []*message
+	}
+	var waiting []given
 	x.mu.Lock()
-	var waiting []*asking
 	for id, a := range x.replays.asked {
-		if a.peer == from {
-			delete(x.replays.asked, id)
-			if !a.over {
-				waiting = append(waiting, a)
-			}
+		if a.peer != from {
+			continue
+		}
+		delete(x.replays.asked, id)
+		if !a.over {
+			x.endAskingLocked(a)
+			waiting = append(waiting, given{a.to, a.merge()})
 		}
 	}
 	x.mu.Unlock()
-	if len(waiting) == 0 {
-		return
-	}
-	all, latest := x.bus.buffer.snapshot()
-	for _, a := range waiting {
-		p := a.to.pod
-		wanted := p.interest()
-		for _, s := range all {
-			if s.from == from.pod.id && wanted.Match(s.msg.Type()) {
-				p.reader.Forward(&item{Val: s.msg})
-			}
-		}
-		a.to.mu.Lock()
-		a.to.upTo[from.pod.id] = latest
-		a.to.mu.Unlock()
+	for _, g := range waiting {
+		g.to.begin(from, g.items, x.bus.buffer.pushed())
 	}
 }
 
 // Replay answers a peer's request: what pods of this node have sent, as far as the buffer goes.
-func (x *meshed) Replay(_ *mesh.Link[Message], r *wire.Replay) (items []Message, latest uint64) {
+func (x *meshed) Replay(_ *mesh.Link[Message], r *wire.Replay) (items []Message, latest uint64, has func(uint64, Message) bool) {
 	all, latest := x.bus.buffer.snapshot()
+	first := latest + 1 - uint64(len(all))
 	if r.After != "" {
-		all, _ = after(all, r.After)
+		rest, _ := after(all, r.After)
+		first += uint64(len(all) - len(rest))
+		all = rest
 	}
 	wanted := route.Interest{Allow: validPatterns(r.Allow), Deny: validPatterns(r.Deny)}
 	types := route.Interest{Allow: validPatterns(r.Types)}
 	since := time.Unix(0, r.Since)
-	for _, s := range all {
-		typ := s.msg.Type()
-		switch {
-		case isPeer(s.from), !wanted.Match(typ), len(r.Types) > 0 && !types.Match(typ):
-		case x.exports != nil && !x.exports.Match(typ):
-		case r.Since != wire.NoTime && s.msg.Timestamp().Before(since):
-		default:
+	fits := func(msg Message) bool {
+		typ := msg.Type()
+		return wanted.Match(typ) && (len(r.Types) == 0 || types.Match(typ)) && (x.exports == nil || x.exports.Match(typ)) &&
+			(r.Since == wire.NoTime || !msg.Timestamp().Before(since))
+	}
+	var at []uint64
+	for i, s := range all {
+		if !isPeer(s.from) && fits(s.msg) {
 			items = append(items, s.msg)
+			at = append(at, first+uint64(i))
 		}
 	}
 	if n := uint64(len(items)); r.Last > 0 && n > r.Last {
-		items = items[n-r.Last:]
+		items, at = items[n-r.Last:], at[n-r.Last:]
 	}
-	return items, latest
+	begins := latest + 1
+	if len(at) > 0 {
+		begins = at[0]
+	}
+	return items, latest, func(at uint64, msg Message) bool { return at >= begins && fits(msg) }
 }

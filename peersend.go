@@ -86,7 +86,7 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 	}
 	peers := found.Sinks()
 	groups := x.groupsFor(typ)
-	if len(peers) == 0 && len(groups) == 0 && answer == nil || x.exports != nil && !x.exports.Match(typ) {
+	if len(peers) == 0 && len(groups) == 0 && answer == nil && !s.answerAll || x.exports != nil && !x.exports.Match(typ) {
 		return nil
 	}
 	var chosen map[*peer][]string
@@ -102,7 +102,7 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 		}
 	}
 	_, ours := it.Val.(*message)
-	special := !ours || chosen != nil || answer != nil || s.targets != nil
+	special := !ours || chosen != nil || answer != nil || s.targets != nil || s.answerAll
 	if s.track {
 		answers, _ := x.answers.Lookup(typ)
 		for to := range chosen {
@@ -123,7 +123,7 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 			return err
 		}
 	}
-	if chosen == nil && answer == nil {
+	if chosen == nil && answer == nil && !s.answerAll {
 		return nil
 	}
 	more := make([]*peer, 0, len(chosen)+1)
@@ -132,6 +132,13 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 	}
 	if answer != nil && chosen[answer] == nil {
 		more = append(more, answer)
+	}
+	if s.answerAll {
+		for _, to := range x.list() {
+			if chosen[to] == nil && to.link.State() == mesh.Ready {
+				more = append(more, to)
+			}
+		}
 	}
 	for _, to := range more {
 		if slices.Contains(peers, to) {
@@ -149,7 +156,7 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 // direct gives the message what it has to say to one peer, if anything.
 func (x *meshed) direct(it *item, to *peer, flags byte, chosen map[*peer][]string, answer *peer, s *sending) {
 	r := &routed{Message: it.Val, flags: flags, groups: chosen[to]}
-	if to == answer {
+	if to == answer || s.answerAll {
 		r.flags |= wire.FlagAnswer
 		r.from = it.From
 	}
@@ -184,22 +191,33 @@ func (x *meshed) sendTo(ctx context.Context, p *Pod, it *item, to *peer, undeliv
 	return x.bus.settle(it, &o, undelivered)
 }
 
-// asker returns the peer that a message with the ID came from, if the buffer still has it.
-func (x *meshed) asker(id uuid.UUID) *peer {
-	b := x.bus.buffer
-	if b == nil || x.quiet.Load() {
-		return nil
+// asker returns the peer that a message with the ID came from. If the buffer no longer has the
+// message, and nobody here waits for replies to it, it may have come from any: then all is true.
+func (x *meshed) asker(id uuid.UUID) (from *peer, all bool) {
+	if x.quiet.Load() {
+		return nil, false
 	}
-	from := uint64(0)
+	if pod, known := x.sender(id); known {
+		return x.owner(pod), false
+	}
+	return nil, !x.bus.parked.waits(id)
+}
+
+// sender returns the number of the pod that sent a message which is in the buffer.
+func (x *meshed) sender(id uuid.UUID) (from uint64, known bool) {
+	b := x.bus.buffer
+	if b == nil {
+		return 0, false
+	}
 	b.mu.Lock()
-	for seq := b.next; seq != b.first && from == 0; seq-- {
+	defer b.mu.Unlock()
+	for seq := b.next; seq != b.first; seq-- {
 		s := b.at(seq - 1)
 		if m, ok := s.msg.(*message); ok && m.receipt.id == id {
-			from = s.from
+			return s.from, true
 		}
 	}
-	b.mu.Unlock()
-	return x.owner(from)
+	return 0, false
 }
 
 // Interested takes a change in what a peer wants.

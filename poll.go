@@ -120,7 +120,8 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 	}
 	q.ask(targets, s.peers)
 
-	box := s.receipt.replies()
+	box := b.parked.register(s.receipt, s.receipt.replies()) // from the beginning: replies of peers are known by UUID
+	defer b.parked.unregister(s.receipt.id)
 	for {
 		w := &replyWait{got: make(chan outcome, 1)}
 		rep, ok := box.takeOr(w)
@@ -129,7 +130,6 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 				box.leave(w)
 				return
 			}
-			b.parked.register(s.receipt, box)
 			var err error
 			select {
 			case o := <-w.got:
@@ -140,7 +140,6 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 			case <-q.pod.done():
 				err = q.pod.closedErr()
 			}
-			b.parked.unregister(s.receipt.id)
 			if !ok {
 				rep, ok = box.leave(w) // it came at the same moment
 			}

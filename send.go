@@ -14,6 +14,7 @@ type sending struct {
 	receivers int
 	receipt   *Receipt
 	targets   *[]mailbox.Target[Message]
+	answerAll bool    // it answers something that nobody here knows: perhaps a peer does
 	track     bool    // peers is wanted
 	peers     []*peer // who have pods that could answer
 }
@@ -77,7 +78,7 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	}
 	var asker *peer
 	if !ours || m.origin != nil || m.replyTo != uuid.Nil || m.more != nil {
-		asker = b.deliverReply(p, msg)
+		asker = b.deliverReply(p, msg, s)
 	}
 	if b.mesh != nil {
 		if err := b.mesh.send(ctx, p, &it, found.Sinks(), asker, s, &undelivered); err != nil {
@@ -176,7 +177,7 @@ func (b *Bus) checkSize(p *Pod, msg Message) error {
 
 // deliverReply gives msg to the receipts of what it answers, if anything. It returns the peer where
 // more of them are, if there is one.
-func (b *Bus) deliverReply(p *Pod, msg Message) (asker *peer) {
+func (b *Bus) deliverReply(p *Pod, msg Message, s *sending) (asker *peer) {
 	if m, ok := msg.(*message); ok && m.origin != nil {
 		if asked := m.origin.pod.Load(); asked != nil {
 			if asker = asked.cfg.peer; asker == nil || m.origin.box.Load() != nil {
@@ -190,7 +191,7 @@ func (b *Bus) deliverReply(p *Pod, msg Message) (asker *peer) {
 		return nil
 	}
 	if b.mesh != nil {
-		asker = b.mesh.asker(id)
+		asker, s.answerAll = b.mesh.asker(id)
 	}
 	if asker == nil {
 		b.parked.deliver(b, id, reply{from: p.id, msg: msg})

@@ -118,7 +118,7 @@ func (b *Bus) Stats() Stats {
 	}
 	if b.buffer != nil {
 		s.Buffered = b.buffer.Len()
-		s.Sent = b.buffer.pushed()
+		s.Sent = b.buffer.pushed() - b.mesh.pushedHere()
 	} else {
 		s.Sent = b.sentUnbuffered()
 	}

@@ -63,7 +63,7 @@ type ListenOptions struct {
 	Path string // if not empty, listen at this path instead of the configured one
 }
 
-// A Listener takes connections.
+// A Listener takes connections. Its methods are safe for concurrent use.
 type Listener interface {
 	// Accept returns the next connection, or ErrClosed after Close. A connection that fails before
 	// it can carry frames is not returned, and does not end Accept; any other error is final. How
@@ -105,8 +105,9 @@ type Conn interface {
 
 	// WriteFrame writes a frame and sends it on its way. It does not keep frame and does not change
 	// what others can see of it while it runs, but may use its memory as scratch only if it puts
-	// everything back. It waits while the other side does not read and what lies between is full.
-	// When it returns nil the frame may still be lost, if the connection is.
+	// everything back. It waits while the other side does not read and what lies between is full,
+	// which has room for at least 64 KiB of frames, and a bound. When it returns nil the frame may
+	// still be lost, if the connection is.
 	//
 	// After an error every further call returns an error.
 	WriteFrame(frame []byte) error
@@ -124,8 +125,8 @@ type Conn interface {
 
 	// Shutdown closes in order: the other side reads all that was written before, then
 	// ErrPeerClosed. It returns when the other side has closed too or ctx has ended, and the Conn
-	// is closed then. The caller no longer writes; it may go on to read, or Shutdown discards what
-	// still comes.
+	// is closed then. The caller no longer writes. If it goes on to read without a pause it gets
+	// all that still comes; what nobody reads Shutdown discards.
 	Shutdown(ctx context.Context) error
 
 	// Close closes at once. What was written and not sent may be lost. ReadFrame and WriteFrame

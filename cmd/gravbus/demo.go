@@ -16,47 +16,119 @@ import (
 
 const maxMessages = 100_000_000
 
+type demoFlags struct {
+	messages messageCount
+	json     bool
+	noColor  bool
+}
+
+// add adds the flags to a command.
+func (f *demoFlags) add(cmd *cobra.Command, who string) {
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.Var(&f.messages, "messages", "how many messages "+who+" sends, 1 to 100000000")
+	flags.BoolVar(&f.json, "json", false, "print one JSON object with the checks and counts, and no story")
+	flags.BoolVar(&f.noColor, "no-color", false, "no colors, as with NO_COLOR in the environment")
+}
+
+// colored reports whether the story is told in color.
+func (f *demoFlags) colored(out io.Writer) bool { return !f.noColor && !f.json && wantsColor(out) }
+
+const demoExit = `The exit code is 0 if every count is right, 1 if not, and 2 for a wrong
+command line.`
+
 func newDemoCmd(opts []gravbus.Option) *cobra.Command {
-	var asJSON, noColor bool
-	messages := messageCount(1_000_000)
+	f := demoFlags{messages: 100_000}
+	var discovery string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Play a small story on a bus, and count",
+		Short: "Play a small story in a mesh of processes, and count",
+		Long: `Starts three processes on this machine that find each other, send each other
+messages and requests, are cut off, killed and started again, and counts that
+every message arrived, once and in order.
+
+` + demoExit,
+		Example: `  gravbus demo
+  gravbus demo --json | jq .ok
+  gravbus demo local`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if discovery != "" && discovery != "mdns" && discovery != "seed" {
+				return errors.New("--discovery is mdns or seed")
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return &failure{err}
+			}
+			out := cmd.OutOrStdout()
+			return playDemo(cmd.Context(), out, f.json, func(ctx context.Context, story io.Writer) (any, bool, error) {
+				r, err := demo.RunMesh(ctx, story, demo.MeshConfig{
+					Command:   []string{self, demoNode},
+					Messages:  int64(f.messages),
+					Discovery: discovery,
+					Color:     f.colored(out),
+				})
+				return r, r.OK, err
+			})
+		},
+	}
+	f.add(cmd, "each process")
+	cmd.Flags().StringVar(&discovery, "discovery", "", "`how` they find each other: mdns, or seed where that does not work")
+	cmd.AddCommand(newLocalDemoCmd(opts))
+	return cmd
+}
+
+func newLocalDemoCmd(opts []gravbus.Option) *cobra.Command {
+	f := demoFlags{messages: 1_000_000}
+	cmd := &cobra.Command{
+		Use:   "local",
+		Short: "Play a small story on one bus, and count",
 		Long: `Plays the story of a small shop on one bus in this process: who hears what,
 questions and answers, shared work, late joiners, a slow pod, a handler that
 fails, and at the end a storm of messages. Every act counts what arrived.
 
-The exit code is 0 if every count is right, 1 if not, and 2 for a wrong
-command line.`,
-		Example: `  gravbus demo
-  gravbus demo --messages 10000000
-  gravbus demo --json | jq .ok`,
+` + demoExit,
+		Example: `  gravbus demo local
+  gravbus demo local --messages 10000000
+  gravbus demo local --json | jq .ok`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
-			story := out
-			if asJSON {
-				story = io.Discard
-			}
-			cfg := demo.Config{
-				Messages: int(messages),
-				Color:    !noColor && !asJSON && wantsColor(out),
-				Options:  opts,
-			}
-			return playDemo(cmd.Context(), out, story, cfg, asJSON)
+			return playDemo(cmd.Context(), out, f.json, func(ctx context.Context, story io.Writer) (any, bool, error) {
+				r, err := demo.Run(ctx, story, demo.Config{Messages: int(f.messages), Color: f.colored(out), Options: opts})
+				return r, r.OK, err
+			})
 		},
 	}
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.Var(&messages, "messages", "how many messages the storm sends, 1 to 100000000")
-	flags.BoolVar(&asJSON, "json", false, "print one JSON object with the checks and counts, and no story")
-	flags.BoolVar(&noColor, "no-color", false, "no colors, as with NO_COLOR in the environment")
+	f.add(cmd, "the storm")
 	return cmd
 }
 
-// playDemo plays the demonstration on story, and prints its result on out.
-func playDemo(ctx context.Context, out, story io.Writer, cfg demo.Config, asJSON bool) error {
-	report, err := demo.Run(ctx, story, cfg)
+// demoNode is the command that the demonstration starts its processes by.
+const demoNode = "demo-node"
+
+func newDemoNodeCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:    demoNode,
+		Short:  "Be a node of the demonstration, which gives its orders on standard input",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := demo.RunChild(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
+				return &failure{err}
+			}
+			return nil
+		},
+	}
+}
+
+// playDemo plays a story, and prints its result on out.
+func playDemo(ctx context.Context, out io.Writer, asJSON bool, play func(context.Context, io.Writer) (report any, ok bool, err error)) error {
+	story := out
+	if asJSON {
+		story = io.Discard
+	}
+	report, ok, err := play(ctx, story)
 	if asJSON {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
@@ -65,11 +137,11 @@ func playDemo(ctx context.Context, out, story io.Writer, cfg demo.Config, asJSON
 		}
 	}
 	switch {
-	case errors.Is(err, context.Canceled):
+	case ctx.Err() != nil && err != nil:
 		return &failure{errors.New("interrupted: not all was counted")}
 	case err != nil:
 		return &failure{fmt.Errorf("demo: %w", err)}
-	case !report.OK:
+	case !ok:
 		return &failure{errSilent}
 	}
 	return nil
@@ -77,12 +149,7 @@ func playDemo(ctx context.Context, out, story io.Writer, cfg demo.Config, asJSON
 
 // wantsColor reports whether w is a terminal whose user has nothing against colors.
 func wantsColor(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
 }
 
 // messageCount is the value of --messages.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/cmd/gravbus/internal/demo"
@@ -22,7 +23,16 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asCommand makes the test's own binary the command, for tests with real processes.
+const asCommand = "GRAVBUS_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		os.Exit(realMain())
+	}
+	os.Unsetenv(keyVariable)
+	goleak.VerifyTestMain(m)
+}
 
 // result is what a command line leads to.
 type result struct {
@@ -41,7 +51,7 @@ func try(t *testing.T, ctx context.Context, opts []gravbus.Option, args ...strin
 func tryOn(t *testing.T, ctx context.Context, stdout, stderr io.Writer, opts []gravbus.Option, args ...string) int {
 	t.Helper()
 	done := make(chan int, 1)
-	go func() { done <- run(ctx, args, stdout, stderr, opts...) }() // ends with the command
+	go func() { done <- run(ctx, args, strings.NewReader(""), stdout, stderr, opts...) }() // ends with the command
 	select {
 	case code := <-done:
 		return code
@@ -57,9 +67,17 @@ var noReplay = []gravbus.Option{gravbus.UseReplay(-1)}
 
 func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
-		"root":    {"--help"},
-		"demo":    {"demo", "--help"},
-		"version": {"version", "--help"},
+		"root":       {"--help"},
+		"node":       {"node", "--help"},
+		"pub":        {"pub", "--help"},
+		"sub":        {"sub", "--help"},
+		"request":    {"request", "--help"},
+		"reply":      {"reply", "--help"},
+		"peers":      {"peers", "--help"},
+		"key":        {"key", "--help"},
+		"demo":       {"demo", "--help"},
+		"demo-local": {"demo", "local", "--help"},
+		"version":    {"version", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := try(t, t.Context(), nil, args...)
@@ -67,6 +85,11 @@ func TestHelp(t *testing.T) {
 				t.Fatalf("exit code %d, stderr %q", got.code, got.stderr)
 			}
 			golden(t, "help-"+name+".golden", got.stdout)
+			for line := range strings.Lines(got.stdout) {
+				if n := utf8.RuneCountInString(line); n > 101 {
+					t.Errorf("%d columns: %s", n, line)
+				}
+			}
 		})
 	}
 }
@@ -106,13 +129,38 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--bogus"}, "unknown flag: --bogus"},
 		{[]string{"demo", "--bogus"}, "unknown flag: --bogus"},
 		{[]string{"demo", "extra"}, `unknown command "extra" for "gravbus demo"`},
+		{[]string{"demo", "local", "extra"}, `unknown command "extra" for "gravbus demo local"`},
+		{[]string{"demo", "--discovery", "x"}, "--discovery is mdns or seed"},
+		{[]string{"node", "extra"}, `unknown command "extra" for "gravbus node"`},
+		{[]string{"pub"}, "accepts between 1 and 2 arg(s), received 0"},
+		{[]string{"pub", "t", "x", "y"}, "accepts between 1 and 2 arg(s), received 3"},
+		{[]string{"pub", "a..b", "--mdns=false"}, `invalid type "a..b"`},
+		{[]string{"pub", "t", "x", "-0"}, "--null is for messages from standard input"},
+		{[]string{"pub", "t", "--stall", "0s"}, "--stall must be positive"},
+		{[]string{"pub", "t", "--max-size", "0"}, "--max-size must be positive"},
+		{[]string{"sub"}, "requires at least 1 arg(s)"},
+		{[]string{"sub", "a..b"}, `invalid pattern "a..b"`},
+		{[]string{"sub", "t", "--count", "-1"}, "cannot be negative"},
+		{[]string{"sub", "t", "--replay=yes"}, "it must be all, a number of messages such as 100, or a time such as 10m"},
+		{[]string{"sub", "t", "--json", "--raw"}, "none of the others can be"},
+		{[]string{"request"}, "accepts between 1 and 2 arg(s), received 0"},
+		{[]string{"request", "a..b", "--mdns=false"}, `invalid type "a..b"`},
+		{[]string{"reply"}, "requires at least 1 arg(s)"},
+		{[]string{"reply", "t"}, "give either --echo, or --data, or -- and a command"},
+		{[]string{"reply", "t", "--echo", "--", "cat"}, "give either --echo, or --data, or -- and a command"},
+		{[]string{"reply", "t", "u", "--", "cat"}, "there are 2 patterns"},
+		{[]string{"reply", "t", "--echo", "--jobs", "0"}, "--jobs must be positive"},
+		{[]string{"peers", "--timeout", "0s"}, "--timeout must be positive"},
+		{[]string{"node", "--key-file", "/does/not/exist"}, "--key-file: open /does/not/exist"},
+		{[]string{"node", "--tls-cert", "x"}, "TLS needs both --tls-cert and --tls-key"},
+		{[]string{"node", "--listen", ":0", "--mdns=false"}, "would let in everybody on the network"},
 		{[]string{"version", "extra"}, `unknown command "extra" for "gravbus version"`},
 		{[]string{"demo", "--messages"}, "flag needs an argument: --messages"},
 		{[]string{"demo", "--messages", "0"}, messages},
 		{[]string{"demo", "--messages", "-1"}, messages},
-		{[]string{"demo", "--messages", "100000001"}, messages},
+		{[]string{"demo", "local", "--messages", "100000001"}, messages},
 		{[]string{"demo", "--messages", "99999999999999999999"}, messages},
-		{[]string{"demo", "--messages", "1.5"}, messages},
+		{[]string{"demo", "local", "--messages", "1.5"}, messages},
 		{[]string{"demo", "--messages", ""}, messages},
 		{[]string{"demo", "--json=maybe"}, "--json"},
 	} {
@@ -151,7 +199,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
-	got := try(t, t.Context(), nil, "demo", "--messages", "1000")
+	got := try(t, t.Context(), nil, "demo", "local", "--messages", "1000")
 	if got.code != exitOK || got.stderr != "" {
 		t.Fatalf("exit code %d, stderr %q, stdout:\n%s", got.code, got.stderr, got.stdout)
 	}
@@ -168,7 +216,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoWithAWrongCount(t *testing.T) {
-	got := try(t, t.Context(), noReplay, "demo", "--messages", "1000")
+	got := try(t, t.Context(), noReplay, "demo", "local", "--messages", "1000")
 	if got.code != exitFailed || got.stderr != "" {
 		t.Fatalf("exit code %d, stderr %q", got.code, got.stderr)
 	}
@@ -194,7 +242,7 @@ func decode(t *testing.T, s string) (r demo.Report) {
 }
 
 func TestDemoJSON(t *testing.T) {
-	got := try(t, t.Context(), nil, "demo", "--messages", "1001", "--json")
+	got := try(t, t.Context(), nil, "demo", "local", "--messages", "1001", "--json")
 	if got.code != exitOK || got.stderr != "" {
 		t.Fatalf("exit code %d, stderr %q, stdout:\n%s", got.code, got.stderr, got.stdout)
 	}
@@ -208,7 +256,7 @@ func TestDemoJSON(t *testing.T) {
 }
 
 func TestDemoJSONWithAWrongCount(t *testing.T) {
-	got := try(t, t.Context(), noReplay, "demo", "--messages", "1", "--json")
+	got := try(t, t.Context(), noReplay, "demo", "local", "--messages", "1", "--json")
 	if got.code != exitFailed || got.stderr != "" {
 		t.Fatalf("exit code %d, stderr %q", got.code, got.stderr)
 	}
@@ -249,7 +297,7 @@ func TestDemoInterrupted(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			out, stderr := &cancelAt{text: at, cancel: cancel}, new(strings.Builder)
-			code := tryOn(t, ctx, out, stderr, nil, "demo", "--messages", "100000000")
+			code := tryOn(t, ctx, out, stderr, nil, "demo", "local", "--messages", "100000000")
 			if code != exitFailed || stderr.String() != "gravbus: interrupted: not all was counted\n" {
 				t.Errorf("exit code %d, stderr %q", code, stderr)
 			}
@@ -263,7 +311,7 @@ func TestDemoInterrupted(t *testing.T) {
 func TestDemoJSONInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	got := try(t, ctx, nil, "demo", "--json")
+	got := try(t, ctx, nil, "demo", "local", "--json")
 	if got.code != exitFailed || !strings.Contains(got.stderr, "interrupted") {
 		t.Errorf("exit code %d, stderr %q", got.code, got.stderr)
 	}
@@ -277,7 +325,7 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("disk full") }
 
 func TestOutputThatCannotBeWritten(t *testing.T) {
-	for _, args := range [][]string{{"demo", "--messages", "1"}, {"demo", "--messages", "1", "--json"}, {"version"}} {
+	for _, args := range [][]string{{"demo", "local", "--messages", "1"}, {"demo", "local", "--messages", "1", "--json"}, {"version"}} {
 		var stderr strings.Builder
 		code := tryOn(t, t.Context(), brokenWriter{}, &stderr, nil, args...)
 		if code != exitFailed || !strings.Contains(stderr.String(), "disk full") {

@@ -5,57 +5,52 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"syscall"
 
 	"github.com/gravbus/gravbus"
 	"github.com/spf13/cobra"
 )
 
-// Exit codes.
-const (
-	exitOK     = 0
-	exitFailed = 1 // the command did its work, and the result is bad
-	exitUsage  = 2 // the command line is wrong
-)
-
-// failure is an error of the work of a command. All other errors that come out of cobra are about
-// the command line.
-type failure struct{ err error }
-
-func (f *failure) Error() string { return f.err.Error() }
-
-func (f *failure) Unwrap() error { return f.err }
-
-// errSilent ends a command as failed when it has already said why.
-var errSilent = errors.New("failed")
-
 // run runs the command line and returns the exit code. Every bus that a command makes gets opts.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, opts ...gravbus.Option) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, opts ...gravbus.Option) int {
 	root := newRootCmd(opts)
 	root.SetArgs(args)
+	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	var f *failure
-	switch {
-	case err == nil:
-		return exitOK
-	case !errors.As(err, &f):
-		fmt.Fprintf(stderr, "gravbus: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
-		return exitUsage
-	case !errors.Is(err, errSilent):
-		fmt.Fprintf(stderr, "gravbus: %v\n", err)
+	code := exitCode(err)
+	if code == exitOK || errors.Is(err, errSilent) || errors.Is(err, syscall.EPIPE) { // who closes a pipe has had enough
+		return code
 	}
-	return exitFailed
+	fmt.Fprintf(stderr, "gravbus: %s\n", strings.TrimPrefix(err.Error(), "gravbus: "))
+	if code == exitUsage {
+		fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
+	}
+	return code
 }
 
 func newRootCmd(opts []gravbus.Option) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "gravbus",
-		Short:         "An embeddable message bus, from the command line",
+		Use:   "gravbus",
+		Short: "A message bus among programs, from the command line",
+		Long: `A message bus among programs, from the command line.
+
+Every command but key and version is a node of a mesh while it runs. Nodes on
+one machine find each other. For those of others give all of them one key:
+
+  gravbus key mesh.key                        # and copy it
+  gravbus sub --key-file mesh.key 'logs.>'
+  gravbus pub --key-file mesh.key logs.line 'Hello, all!'
+
+Where multicast does not work give --seed with the address of one node.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDemoCmd(opts), newVersionCmd())
+	cobra.EnableCommandSorting = false
+	root.AddCommand(newNodeCmd(opts), newPubCmd(opts), newSubCmd(opts), newRequestCmd(opts), newReplyCmd(opts),
+		newPeersCmd(opts), newKeyCmd(), newDemoCmd(opts), newDemoNodeCmd(), newVersionCmd())
 	return root
 }

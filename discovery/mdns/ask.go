@@ -77,7 +77,7 @@ func (c Config) check(name string, txt []string, mesh string) (a answer, ok bool
 		return answer{}, false
 	}
 	r, ok := decode(txt)
-	if !ok || r.mesh != mesh {
+	if !ok || r.mesh != mesh && r.mesh != "*" && mesh != "*" {
 		return answer{}, false
 	}
 	return answer{strings.ToLower(uuid), r.endpoints}, true

@@ -3,6 +3,7 @@ package mdns_test
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/gravbus/gravbus/discovery"
 	"github.com/gravbus/gravbus/discovery/discoverytest"
@@ -19,7 +20,9 @@ func TestContract(t *testing.T) {
 		if testing.Short() {
 			t.Skip("it takes seconds")
 		}
+		t.Parallel()
 		p := netlab.Alone(t, []string{inNamespace + "=1"}, os.Args[0], "-test.run=^TestContract$", "-test.v")
+		p.Patience = 2 * time.Minute // it takes half a minute
 		line := p.ExpectFunc("PASS or FAIL", func(line string) bool { return line == "PASS" || line == "FAIL" })
 		if err := p.Wait(); line != "PASS" || err != nil {
 			t.Errorf("%v\n%s", err, p.Output())

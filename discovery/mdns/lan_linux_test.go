@@ -1,16 +1,27 @@
 package mdns_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/gravbus/gravbus/internal/netlab"
 )
 
+// newLab returns the lab of one test, beside those of others.
+func newLab(t *testing.T) *netlab.Lab {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	t.Parallel()
+	return netlab.New(t)
+}
+
 // at returns an endpoint on the host.
 func at(addr string) []string { return []string{addr + ":8080"} }
 
 func TestFiveHostsFindEachOther(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan := lab.Bridge()
 	var nodes []*node
 	for i := range 5 {
@@ -25,7 +36,7 @@ func TestFiveHostsFindEachOther(t *testing.T) {
 }
 
 func TestNodesOfOneHostFindEachOther(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan := lab.Bridge()
 	h, other := lab.Host(lan), lab.Host(lan)
 	expectAll(
@@ -39,7 +50,7 @@ func TestNodesOfOneHostFindEachOther(t *testing.T) {
 func TestByOneNetworkOnly(t *testing.T) {
 	for name, env := range map[string]string{"IPv4": "NODE_NO6=1", "IPv6": "NODE_NO4=1"} {
 		t.Run(name, func(t *testing.T) {
-			lab := netlab.New(t)
+			lab := newLab(t)
 			lan := lab.Bridge()
 			expectAll(
 				startNode(t, lab.Host(lan), 1, []string{"10.77.1.1:8080", "[fd77:1::1]:8080"}, env),
@@ -50,7 +61,7 @@ func TestByOneNetworkOnly(t *testing.T) {
 }
 
 func TestOthersAreIgnored(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan := lab.Bridge()
 	a, b, c := lab.Host(lan), lab.Host(lan), lab.Host(lan)
 	foreign := startNode(t, b, 3, at(b.Addr(lan)), "NODE_MESH=another")
@@ -75,7 +86,7 @@ func TestOthersAreIgnored(t *testing.T) {
 }
 
 func TestHostOnTwoNetworks(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan1, lan2 := lab.Bridge(), lab.Bridge()
 	left, both, right := lab.Host(lan1), lab.Host(lan1, lan2), lab.Host(lan2)
 	n1 := startNode(t, left, 1, at(left.Addr(lan1)))
@@ -98,7 +109,7 @@ func TestHostOnTwoNetworks(t *testing.T) {
 // counts for two minutes.
 
 func TestLinkComesBack(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan := lab.Bridge()
 	a, b := lab.Host(lan), lab.Host(lan)
 	n1, n2 := startNode(t, a, 1, at(a.Addr(lan))), startNode(t, b, 2, at(b.Addr(lan)))
@@ -127,7 +138,7 @@ func TestLinkComesBack(t *testing.T) {
 }
 
 func TestNetworkComesLater(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan := lab.Bridge()
 	a, b := lab.Host(lan), lab.Host()
 	n1 := startNode(t, a, 1, at(a.Addr(lan)))
@@ -142,8 +153,45 @@ func TestNetworkComesLater(t *testing.T) {
 	expectAll(n1, n2, n3)
 }
 
+// What answered on an interface that is gone, or is down, does not stay.
+func TestServersFollowTheLinks(t *testing.T) {
+	lab := newLab(t)
+	lan, other := lab.Bridge(), lab.Bridge()
+	h := lab.Host(lan, other)
+	n := startNode(t, h, 1, at(h.Addr(lan)))
+	n.expectServers(2)
+	for range 3 {
+		h.Recreate(lan)
+	}
+	n.expectServers(2)
+	h.LinkDown(lan)
+	n.expectServers(1)
+	h.LinkUp(lan)
+	n.expectServers(2)
+	n.move() // it only dials now
+	n.expectServers(0)
+	n.move("192.0.2.1:1")
+	n.expectServers(2)
+	n.close()
+}
+
+func TestWrongInterfaceIsLogged(t *testing.T) {
+	lab := newLab(t)
+	h := lab.Host(lab.Bridge())
+	n := startNode(t, h, 1, []string{"192.0.2.1:1"}, "NODE_INTERFACES=eth7")
+	n.expectServers(0)
+	for _, want := range []string{
+		`level=WARN msg="mdns: there is no network to look in"`,
+		`level=WARN msg="mdns: an interface is not there, is down or has no address" interface=eth7`,
+	} {
+		if got := n.Stderr(); strings.Count(got, want) != 1 {
+			t.Errorf("the log is\n%s\nwant %s once", got, want)
+		}
+	}
+}
+
 func TestEndpointsChange(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan := lab.Bridge()
 	n1 := startNode(t, lab.Host(lan), 1, []string{"192.0.2.1:1"})
 	n2 := startNode(t, lab.Host(lan), 2, nil)
@@ -155,7 +203,7 @@ func TestEndpointsChange(t *testing.T) {
 
 // Nodes on a machine that has no network find each other.
 func TestLoopbackOnly(t *testing.T) {
-	h := netlab.New(t).Host()
+	h := newLab(t).Host()
 	expectAll(
 		startNode(t, h, 1, []string{"127.0.0.1:8081"}),
 		startNode(t, h, 2, []string{"127.0.0.1:8082"}),

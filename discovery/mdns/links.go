@@ -17,8 +17,8 @@ type link struct {
 	state      string // all that membership in a multicast group depends on
 }
 
-// links returns the interfaces to use at present, in the order of the system.
-func (c Config) links() ([]link, error) {
+// findLinks returns the interfaces to use at present, in the order of the system.
+func (c Config) findLinks() ([]link, error) {
 	ifaces, err := net.Interfaces()
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (c Config) links() ([]link, error) {
 	if len(links) == 0 {
 		links = loopbacks
 	}
-	return links[:min(len(links), maxLinks)], nil
+	return links, nil
 }
 
 // newLink reports false for an interface that is down or has no address.

@@ -2,10 +2,12 @@ package mdns_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,8 +24,8 @@ import (
 func init() { programs["node"] = nodeProgram }
 
 // nodeProgram is a node without a bus. It prints "ready", and "found UUID ENDPOINT …" for each time
-// that a node is found. It takes commands: "hurry", "endpoints ENDPOINT …" and "close", which is
-// answered by "closed".
+// that a node is found. It takes commands: "hurry", "endpoints ENDPOINT …", "servers", which is
+// answered by "servers NUMBER", and "close", which is answered by "closed".
 func nodeProgram() {
 	env := func(name string) string { return os.Getenv("NODE_" + name) }
 	var mu sync.Mutex // guards endpoints, and keeps lines whole
@@ -63,6 +65,11 @@ func nodeProgram() {
 			mu.Lock()
 			endpoints = strings.Fields(args)
 			mu.Unlock()
+		case "servers":
+			buf := make([]byte, 1<<20)
+			buf = buf[:runtime.Stack(buf, true)]
+			// Each has two goroutines, for IPv4 and IPv6.
+			fmt.Println("servers", bytes.Count(buf, []byte("mdns.(*Server).recv("))/2)
 		case "close":
 			session.Close()
 			if err := goleak.Find(before); err != nil {
@@ -134,6 +141,20 @@ func (n *node) move(endpoints ...string) {
 	n.endpoints = endpoints
 	n.Send("endpoints " + strings.Join(endpoints, " "))
 	n.Send("hurry")
+}
+
+// expectServers waits until the node has so many servers. It looks for changes every few seconds.
+func (n *node) expectServers(want int) {
+	n.t.Helper()
+	var got string
+	for deadline := time.Now().Add(netlab.Patience); time.Now().Before(deadline); {
+		n.Send("servers")
+		if got = n.Expect("servers "); got == fmt.Sprint(want) {
+			return
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	n.t.Fatalf("it has %s servers, want %d", got, want)
 }
 
 // close ends a node in order.

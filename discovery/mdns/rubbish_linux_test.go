@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
-
-	"github.com/gravbus/gravbus/internal/netlab"
 )
 
 func init() { programs["rubbish"] = rubbishProgram }
@@ -105,7 +103,7 @@ func instance(name, service string, txt []string) *dns.Msg {
 }
 
 func TestRubbishIsIgnored(t *testing.T) {
-	lab := netlab.New(t)
+	lab := newLab(t)
 	lan := lab.Bridge()
 	a, b, c := lab.Host(lan), lab.Host(lan), lab.Host(lan)
 	stranger := a.Start([]string{programName + "=rubbish"}, os.Args[0])

@@ -116,15 +116,7 @@ func (s *session) rest(ctx context.Context, pause time.Duration) (hurried bool) 
 // scan finds out which links there are and what to announce, and sees to it that questions are
 // answered so. It reports whether there are other links than before.
 func (s *session) scan() (changed bool) {
-	links, err := s.config.links()
-	if err != nil {
-		s.log.warn("links", "mdns: the interfaces are not known", "err", err)
-		links = s.links
-	} else if len(links) == 0 {
-		s.log.warn("links", "mdns: there is no network to look in")
-	} else {
-		s.log.clear("links", "mdns: there is a network to look in")
-	}
+	links := s.findLinks()
 	changed = !slices.EqualFunc(links, s.links, func(a, b link) bool { return a.state == b.state })
 	s.links = links
 
@@ -139,6 +131,32 @@ func (s *session) scan() (changed bool) {
 	}
 	s.servers.set(links)
 	return changed
+}
+
+// findLinks returns the links there are, and complains if that is not as it should be.
+func (s *session) findLinks() []link {
+	links, err := s.config.findLinks()
+	switch {
+	case err != nil:
+		s.log.warn("links", "mdns: the interfaces are not known", "err", err)
+		return s.links
+	case len(links) == 0:
+		s.log.warn("links", "mdns: there is no network to look in")
+	default:
+		s.log.clear("links", "mdns: there is a network to look in")
+	}
+	for _, name := range s.config.Interfaces {
+		if slices.ContainsFunc(links, func(k link) bool { return k.iface.Name == name }) {
+			s.log.clear("interface "+name, "mdns: an interface is there", "interface", name)
+		} else {
+			s.log.warn("interface "+name, "mdns: an interface is not there, is down or has no address", "interface", name)
+		}
+	}
+	if len(links) > maxLinks {
+		s.log.warn("many", "mdns: too many interfaces, some are not used", "limit", maxLinks)
+		links = links[:maxLinks]
+	}
+	return links
 }
 
 // look asks on all links and tells of all nodes that are known then.

@@ -129,6 +129,7 @@ func TestNames(t *testing.T) {
 		strings.Replace(uuid, "a", "g", 1) + instanceOf: false,
 		strings.ReplaceAll(uuid, "-", "0") + instanceOf: false,
 		instanceOf: false,
+		uuid:       false,
 		"":         false,
 	} {
 		n, ok := mdns.Check(name, txt, "orders")

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/gravbus/gravbus/discovery"
 	"github.com/gravbus/gravbus/discovery/static"
 )
@@ -156,6 +158,37 @@ func TestWhatSeedsStandFor(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestNoSeedsNoGoroutine(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	session, err := static.New().Start(t.Context(), self(slog.DiscardHandler), func(discovery.Node) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	goleak.VerifyNone(t, before)
+	session.Hurry()
+	if err := session.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDefaultResolver(t *testing.T) {
+	nodes := make(chan discovery.Node, 10)
+	d := static.New("localhost:8080")
+	session, err := d.Start(t.Context(), self(slog.DiscardHandler), func(n discovery.Node) { nodes <- n })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	for n := range nodes {
+		if slices.Contains(n.Endpoints, "127.0.0.1:8080") || slices.Contains(n.Endpoints, "[::1]:8080") {
+			return
+		}
+		if slices.Contains(n.Endpoints, "localhost:8080") { // told last, or with the address
+			t.Skip("this machine has no localhost")
+		}
 	}
 }
 

@@ -1,69 +1,54 @@
-// Custom-discovery lets nodes find each other by a discovery of one's own: a directory that they
+// Custom-discovery lets buses find each other by a discovery of one's own: a directory that they
 // share. In dir.go is all that it takes.
 package main
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"log"
-	"log/slog"
 	"os"
+	"time"
 
-	"github.com/gravbus/gravbus/discovery"
-)
+	"github.com/sirupsen/logrus"
 
-// A bus gives its discovery these. Here we are the bus, to see what a discovery does.
-var (
-	tea = discovery.Self{
-		UUID:      "7ea00000-0000-4000-8000-000000000000",
-		Endpoints: func() []string { return []string{"10.0.0.1:8080"} },
-		Log:       slog.Default(),
-	}
-	bun = discovery.Self{
-		UUID:      "b0000000-0000-4000-8000-000000000000",
-		Endpoints: func() []string { return []string{"10.0.0.2:8080", "bun.internal:8080"} },
-		Log:       slog.Default(),
-	}
+	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/transport/websocket"
 )
 
 func main() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
 	dir, err := os.MkdirTemp("", "nodes")
 	check(err)
 	defer os.RemoveAll(dir)
 
-	// The first cannot know of the second yet. It is told when it looks again.
-	first, teaFinds := start(Dir(dir), tea)
-	second, bunFinds := start(Dir(dir), bun)
-	fmt.Println("tea finds bun at", await(teaFinds, bun.UUID).Endpoints)
-	fmt.Println("bun finds tea at", await(bunFinds, tea.UUID).Endpoints)
+	// The first cannot know of the second yet. Whoever looks next finds the other.
+	tea := start(ctx, dir, "tea")
+	bun := start(ctx, dir, "bun")
+	check(tea.WaitPeers(ctx, 1))
+	check(bun.WaitPeers(ctx, 1))
+	fmt.Println("tea has found", tea.Stats().Peers[0].Name)
+	fmt.Println("bun has found", bun.Stats().Peers[0].Name)
 
-	check(first.Close())
-	check(second.Close())
+	check(bun.Shutdown(ctx))
+	check(tea.Shutdown(ctx))
 	left, err := os.ReadDir(dir)
 	check(err)
 	fmt.Println("files left:", len(left))
 }
 
-// start starts to look, and returns what is found.
-func start(d discovery.Discovery, self discovery.Self) (discovery.Session, <-chan discovery.Node) {
-	nodes := make(chan discovery.Node, 100)
-	session, err := d.Start(context.Background(), self, func(n discovery.Node) {
-		select {
-		case nodes <- n:
-		default: // found must not wait
-		}
-	})
-	check(err)
-	return session, nodes
-}
-
-func await(nodes <-chan discovery.Node, uuid string) discovery.Node {
-	for n := range nodes {
-		if n.UUID == uuid {
-			return n
-		}
-	}
-	panic("the channel is not closed")
+func start(ctx context.Context, dir, name string) *gravbus.Bus {
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	bus := gravbus.New(
+		gravbus.UseTransport(websocket.New(websocket.Config{Addr: "127.0.0.1:0"})),
+		gravbus.UseDiscovery(Dir(dir)),
+		gravbus.UseNodeName(name),
+		gravbus.UseLogger(quiet), // it would tell of peers that come and go
+	)
+	check(bus.Start(ctx))
+	return bus
 }
 
 func check(err error) {

@@ -97,6 +97,7 @@ type Outcome[T any] struct {
 	Missed  []*Reader[T] // readers that were full and did not get it: refused by policy, or the context ended
 	Stalled []*Reader[T] // readers that this append found to have stalled; from now on they lose their oldest
 	Targets *[]Target[T] // when not nil, collects who has it
+	GoesOn  func()       // when not nil, is called every now and then while the append waits and those who are full go on; without locks
 	Stale   func() bool  // reports whether the route has changed since it was looked up; nil: it has not
 	exempt  []*Queue[T]  // full, but not waited for: they wait for the sender
 	route   []*Lane[T]   // all lanes of this message

@@ -120,13 +120,18 @@ func (r *Reader[T]) dropBefore() {
 	it := x.before[0]
 	x.before[0] = Item[T]{}
 	x.before = x.before[1:]
+	r.lostBefore(it.Val)
+}
+
+func (r *Reader[T]) lostBefore(val T) {
+	x := r.rare()
 	r.tally.Dropped++
 	if x.lag.Count == 0 {
 		r.tally.Lags++
-		x.lag.From = it.Val
+		x.lag.From = val
 	}
 	x.lag.Count++
-	x.lag.To = it.Val
+	x.lag.To = val
 }
 
 // remember notes a leaver, and forgets those that have gone or left long ago.
@@ -157,6 +162,13 @@ func (l *Lane[T]) hasLeft(r *Reader[T]) bool {
 		defer l.mu.Unlock()
 	}
 	return slices.ContainsFunc(l.leaving, func(v leaver[T]) bool { return v.r == r })
+}
+
+// Lose counts a message that was for r and is not given to it.
+func (r *Reader[T]) Lose(val T) {
+	l := r.lock()
+	r.lostBefore(val)
+	l.mu.Unlock()
 }
 
 // Forward gives r an item beside its lane, such as one that was sent to a lane it has left: before

@@ -96,12 +96,24 @@ func (l *Lane[T]) await(ctx context.Context, it *Item[T], own *Reader[T], o *Out
 		l.watches++ // all begin anew to stand still
 	}
 	front := false
+	var seen progressSum
 	for mode == Normal && l.isFullFor(it, own, o.exempt) {
 		w.picky = len(o.exempt) > 0 || own != nil && own.lane.Load() == l ||
 			slices.ContainsFunc(l.queues, func(q *Queue[T]) bool { return !q.wanted(it) })
 		l.queueUp(w, front)
-		deadline := l.watch(time.Now(), it, o.exempt)
+		now := time.Now()
+		deadline := l.watch(now, it, o.exempt)
+		goesOn := false
+		if o.GoesOn != nil {
+			goesOn = l.moved(it, o.exempt, &seen)
+			if look := now.Add(goesOnEvery); deadline.IsZero() || look.Before(deadline) {
+				deadline = look
+			}
+		}
 		l.mu.Unlock()
+		if goesOn {
+			o.GoesOn()
+		}
 		if !front && own != nil && own.Drains(w.gid) {
 			w.own = own
 		}

@@ -44,6 +44,38 @@ func (l *Lane[T]) progress(rs []*Reader[T]) (done uint64, waits bool) {
 	return done, waits
 }
 
+// goesOnEvery is how often an append that is to tell so looks whether those who are full go on.
+const goesOnEvery = 200 * time.Millisecond
+
+// progressSum is what those who are full had finished.
+type progressSum struct {
+	done  uint64
+	known bool
+}
+
+// moved reports whether those for whom it waits have finished something since seen was set, or wait
+// themselves, and sets it.
+func (l *Lane[T]) moved(it *Item[T], exempt []*Queue[T], seen *progressSum) bool {
+	sum, wait := uint64(0), false
+	add := func(rs []*Reader[T]) {
+		done, waits := l.progress(rs)
+		sum, wait = sum+done, wait || waits
+	}
+	for _, r := range l.sharers[:l.busy] {
+		if r.isFull(l) {
+			add([]*Reader[T]{r})
+		}
+	}
+	for _, q := range l.queues {
+		if q.full() && !slices.Contains(exempt, q) && q.wanted(it) {
+			add(q.members)
+		}
+	}
+	moved := wait || seen.known && sum != seen.done
+	*seen = progressSum{sum, true}
+	return moved
+}
+
 // watch notes the progress of all who are full, and returns when the first of them will have
 // stalled, if it finishes nothing: zero for never.
 func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadline time.Time) {

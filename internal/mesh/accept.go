@@ -90,12 +90,14 @@ func (n *Node[T]) shakeHands(ctx context.Context, c transport.Conn, dialled bool
 type machine[T any] struct {
 	*handshake.Machine
 	dialled bool
-	peer    *Peer // once it has proved itself
+	began   uint64 // Node.attached when the handshake began
+	present bool   // this side dials, and has a connection to the peer already
+	peer    *Peer  // once it has proved itself
 	decided func(*Link[T])
 }
 
 func (n *Node[T]) machine(c transport.Conn, dialled bool, expect wire.ID) (*machine[T], error) {
-	m := &machine[T]{dialled: dialled}
+	m := &machine[T]{dialled: dialled, began: n.attached.Load()}
 	cfg := &handshake.Config{
 		Hello:   n.hello(),
 		Keys:    n.cfg.Keys,
@@ -103,9 +105,10 @@ func (n *Node[T]) machine(c transport.Conn, dialled bool, expect wire.ID) (*mach
 		Expect:  expect,
 		Resume: func(id wire.ID) wire.Resume {
 			if l := n.Find(id); l != nil {
+				m.present = dialled && l.State() >= Connected
 				return l.resume()
 			}
-			return wire.Resume{Stream: n.streamID(id, 0)}
+			return wire.Resume{Stream: n.streamID(id, n.nextEpoch())}
 		},
 		Accept: func(p *Peer) error {
 			m.peer = p
@@ -119,7 +122,7 @@ func (n *Node[T]) machine(c transport.Conn, dialled bool, expect wire.ID) (*mach
 			if err != nil {
 				return err
 			}
-			if err := l.decide(); err != nil {
+			if err := l.decide(m.began); err != nil {
 				return err
 			}
 			m.decided(l)
@@ -133,6 +136,13 @@ func (n *Node[T]) machine(c transport.Conn, dialled bool, expect wire.ID) (*mach
 		m.Machine, err = handshake.Listen(cfg)
 	}
 	return m, err
+}
+
+// nextEpoch is the epoch of a link that is not there yet.
+func (n *Node[T]) nextEpoch() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.forgotten
 }
 
 func (n *Node[T]) hello() wire.Hello {
@@ -179,8 +189,14 @@ func (n *Node[T]) converse(c transport.Conn, m *machine[T]) (*Link[T], error) {
 			return nil, refine(err)
 		}
 		send, done, failed = m.Receive(packet)
+		if m.present && failed == nil && !done {
+			failed, send = errPresent, m.Refuse(errPresent.Code, errPresent.Reason)
+		}
 	}
 }
+
+// errPresent is why this node does not go on to dial a peer.
+var errPresent = cut(wire.CodeReplaced, "it has one to this peer already")
 
 // welcome attaches the connection of a handshake that has succeeded.
 func (n *Node[T]) welcome(c transport.Conn, m *machine[T]) (*Link[T], error) {
@@ -200,18 +216,19 @@ func (n *Node[T]) welcome(c transport.Conn, m *machine[T]) (*Link[T], error) {
 		n.mu.Unlock()
 	}
 	n.supersede(l, r.Peer)
-	if err := l.attach(newConn(l, c, r.Peer, m.dialled), r.Peer, r.PeerResume); err != nil {
+	if err := l.attach(newConn(l, c, r.Peer, m.dialled), r); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
 // decide chooses a connection for the link, unless another one has just been chosen: the peer is
-// about to take that. So a choice is never overtaken by another one.
-func (l *Link[T]) decide() error {
+// about to take that. So a choice is never overtaken by another one. Nor is one that was made since
+// the handshake began: when the peer dialled, it did not know of it.
+func (l *Link[T]) decide(began uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.deciding {
+	if l.deciding || l.attached > began {
 		return cut(wire.CodeReplaced, "another connection is being made")
 	}
 	l.deciding = true
@@ -226,8 +243,17 @@ func (l *Link[T]) undecide() {
 
 // refused counts and tells of a connection that did not become a link.
 func (n *Node[T]) refused(c transport.Conn, p *Peer, err error) {
-	if n.ctx.Err() != nil || errors.Is(err, handshake.ErrSelf) || errors.Is(err, handshake.ErrReplaced) {
+	var e *handshake.Error
+	if n.ctx.Err() != nil || !errors.As(err, &e) {
+		return // it just ended
+	}
+	switch e.Code {
+	case wire.CodeSelf, wire.CodeReplaced, wire.CodeLeaving, wire.CodeNode: // nobody was kept out who wanted in
 		return
+	case wire.CodeBusy:
+		if c.Info().Endpoint != "" { // the other side was slow, or has to do with others
+			return
+		}
 	}
 	n.mu.Lock()
 	n.refusals++
@@ -242,8 +268,8 @@ func (n *Node[T]) Refusals() uint64 {
 	return n.refusals
 }
 
-// supersede gives up peers that are away and listened exactly where p does now: a process that was
-// started again has a new ID at the old address.
+// supersede forgets peers that are not connected and listened exactly where p does now: a process
+// that was started again has a new ID at the old address.
 func (n *Node[T]) supersede(l *Link[T], p *Peer) {
 	if len(p.Endpoints) == 0 {
 		return
@@ -253,12 +279,16 @@ func (n *Node[T]) supersede(l *Link[T], p *Peer) {
 			continue
 		}
 		old.mu.Lock()
-		gone := old.state == Away && slices.Equal(old.peer.Endpoints, p.Endpoints)
+		gone := old.state < Connected && old.peer != nil && slices.Equal(old.peer.Endpoints, p.Endpoints)
+		lost := old.state == Lost
 		if gone {
 			old.left = true
 		}
 		old.mu.Unlock()
-		if gone {
+		switch {
+		case gone && lost:
+			n.forget(old)
+		case gone:
 			old.lose(fmt.Errorf("node %s listens at its address now", uuidText(p.ID)))
 		}
 	}

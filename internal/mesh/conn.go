@@ -57,12 +57,24 @@ func (c *conn[T]) start() {
 		c.end()
 	})
 	n.wg.Go(func() {
-		err := c.write()
-		c.fail(err)
+		if err := c.write(); err != nil {
+			c.hearOut()
+			c.fail(err)
+		}
 		c.farewell()
 		c.c.Close()
 		c.end()
 	})
+}
+
+// hearOut waits a moment for the reader to come to what the other side said before it closed.
+func (c *conn[T]) hearOut() {
+	t := time.NewTimer(farewellTime)
+	defer t.Stop()
+	select {
+	case <-c.stop:
+	case <-t.C:
+	}
 }
 
 // fail ends the connection: the first reason counts. It does not wait. The writer says goodbye, if

@@ -19,7 +19,8 @@ const (
 	// A side that did not dial before waits a moment longer, and so does the one with the higher ID
 	// that is told of another: mostly the other side is quicker, and one connection is enough.
 	courtesy = 500 * time.Millisecond
-	// How long an endpoint that turned out to be this node itself is not dialled again.
+	// How long an endpoint that turned out to be this node itself, or a connected peer, is not
+	// dialled again without need.
 	ownFor = time.Minute
 	// Between the endpoints of one node, while the one before has not answered.
 	nextEndpoint = 200 * time.Millisecond
@@ -31,25 +32,37 @@ func (n *Node[T]) found(d discovery.Node) {
 	if err != nil || id == n.cfg.ID || len(d.Endpoints) == 0 || n.leaving.Load() {
 		return
 	}
-	n.hint(id, d.Endpoints[:min(len(d.Endpoints), maxEndpoints)], 0)
+	n.hint(id, d.Endpoints[:min(len(d.Endpoints), maxEndpoints)])
 }
 
-// told is told of nodes by a peer.
+// told is told of nodes by a peer: that is all that may ever be heard of them, so they are dialled
+// until there is a link.
 func (n *Node[T]) told(peers []wire.Peer) {
 	for _, p := range peers {
 		if p.Node == n.cfg.ID || p.Node == (wire.ID{}) || len(p.Endpoints) == 0 {
 			continue
 		}
-		wait := time.Duration(0)
-		if slices.Compare(p.Node[:], n.cfg.ID[:]) < 0 {
-			wait = courtesy
+		l, err := n.link(p.Node)
+		if err != nil {
+			return
 		}
-		n.hint(p.Node, p.Endpoints, wait)
+		l.mu.Lock()
+		l.learnLocked("", p.Endpoints)
+		present := l.state >= Connected || l.deciding
+		l.mu.Unlock()
+		if present {
+			continue
+		}
+		first := time.Duration(0)
+		if slices.Compare(p.Node[:], n.cfg.ID[:]) < 0 {
+			first = courtesy
+		}
+		n.chase(l, first)
 	}
 }
 
 // hint says that a node may be at some endpoints. The ID may be zero.
-func (n *Node[T]) hint(id wire.ID, endpoints []string, wait time.Duration) {
+func (n *Node[T]) hint(id wire.ID, endpoints []string) {
 	if id == (wire.ID{}) {
 		for _, e := range endpoints {
 			n.tryEndpoint(e)
@@ -73,15 +86,6 @@ func (n *Node[T]) hint(id wire.ID, endpoints []string, wait time.Duration) {
 		}
 	}
 	n.try(uuidText(id), func(ctx context.Context) {
-		if wait > 0 {
-			t := time.NewTimer(wait)
-			defer t.Stop()
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				return
-			}
-		}
 		if l := n.Find(id); l != nil && l.State() >= Connected {
 			return
 		}
@@ -152,14 +156,18 @@ func (n *Node[T]) Connect(ctx context.Context, endpoint string) error {
 		return ErrClosed
 	}
 	err := <-done
-	if errors.Is(err, handshake.ErrReplaced) {
+	switch {
+	case errors.Is(err, handshake.ErrReplaced):
 		return nil // another connection to the same node was quicker
+	case err != nil && n.ctx.Err() != nil:
+		return ErrClosed
 	}
 	return err
 }
 
 // dial dials one endpoint and shakes hands.
 func (n *Node[T]) dial(ctx context.Context, expect wire.ID, endpoint string) (*Link[T], error) {
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Handshake)
 	defer cancel()
 	c, err := n.cfg.Transport.Dial(ctx, endpoint)
@@ -169,8 +177,14 @@ func (n *Node[T]) dial(ctx context.Context, expect wire.ID, endpoint string) (*L
 	l, err := n.shakeHands(ctx, c, true, expect)
 	if err != nil {
 		c.Close()
+		if ctx.Err() != nil {
+			err = cut(wire.CodeBusy, "the handshake took too long")
+			if outer.Err() != nil {
+				err = outer.Err()
+			}
+		}
 		var e *handshake.Error
-		if errors.As(err, &e) && e.Code == wire.CodeSelf && !e.Remote {
+		if errors.As(err, &e) && (e.Code == wire.CodeSelf || e == errPresent) {
 			n.mu.Lock()
 			if len(n.own) == MaxKnown {
 				clear(n.own)
@@ -180,10 +194,23 @@ func (n *Node[T]) dial(ctx context.Context, expect wire.ID, endpoint string) (*L
 		}
 		if errors.Is(err, handshake.ErrNodeUUIDMismatch) {
 			n.tryEndpoint(endpoint) // somebody else is there
+			if l := n.Find(expect); l != nil {
+				l.notAt(endpoint)
+			}
 		}
 		return nil, err
 	}
 	return l, nil
+}
+
+// notAt notes that another node answered at an endpoint: a peer that was given up is not looked for
+// there any more.
+func (l *Link[T]) notAt(endpoint string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == Lost {
+		l.endpoints = slices.DeleteFunc(l.endpoints, func(e string) bool { return e == endpoint })
+	}
 }
 
 // dialAny dials all endpoints of a node until one becomes a link: the next when the one before has
@@ -237,8 +264,8 @@ func (n *Node[T]) dialAny(ctx context.Context, id wire.ID, endpoints []string) (
 
 // chase sees to a link that has lost its connection: it dials the peer until it is back, and gives
 // the link up when that takes too long. A peer that was given up is still dialled, for ever, as
-// partitions heal.
-func (n *Node[T]) chase(l *Link[T]) {
+// partitions heal. It begins after about first, or sooner if this node dialled before.
+func (n *Node[T]) chase(l *Link[T], first time.Duration) {
 	n.running(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -246,12 +273,12 @@ func (n *Node[T]) chase(l *Link[T]) {
 			return
 		}
 		l.chasing = true
-		n.wg.Go(func() { n.dialUntilBack(l) })
+		n.wg.Go(func() { n.dialUntilBack(l, first) })
 	})
 }
 
 // dialUntilBack ends when the link is connected, or the peer or this node has left.
-func (n *Node[T]) dialUntilBack(l *Link[T]) {
+func (n *Node[T]) dialUntilBack(l *Link[T], first time.Duration) {
 	giveUp := time.NewTimer(n.cfg.ResumeFor)
 	defer giveUp.Stop()
 	delay := firstDelay
@@ -259,11 +286,10 @@ func (n *Node[T]) dialUntilBack(l *Link[T]) {
 	defer retry.Stop()
 	l.mu.Lock()
 	if l.dialled {
-		retry.Reset(jitter(delay))
-	} else {
-		retry.Reset(jitter(courtesy))
+		first = delay
 	}
 	l.mu.Unlock()
+	retry.Reset(jitter(first))
 	for {
 		n.mu.Lock()
 		changed := n.change

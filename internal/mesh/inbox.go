@@ -19,6 +19,9 @@ func (l *Link[T]) leave(in *Inbound[T]) error {
 		l.mu.Unlock()
 		return cut(wire.CodeTooMuch, "more than the window of %d items and %d bytes is under way", n.cfg.WindowCount, n.cfg.WindowCost)
 	}
+	if l.inbox == nil {
+		l.inbox, l.spare = l.spare, nil
+	}
 	l.inbox = append(l.inbox, *in)
 	l.inCost += in.cost
 	l.inCount++
@@ -55,6 +58,11 @@ func (l *Link[T]) empty() {
 			l.mu.Unlock()
 			*in = Inbound[T]{}
 		}
+		if cap(items) <= maxIdleSlots {
+			l.mu.Lock()
+			l.spare = items[:0]
+			l.mu.Unlock()
+		}
 	}
 }
 
@@ -88,6 +96,15 @@ func (l *Link[T]) deliveredLocked(seq, cost uint64) {
 		l.ackArmed = true
 		l.ackTimer.Reset(ackDelay)
 	}
+}
+
+// GoesOn tells the peer, by repeating the last acknowledgement, that what its items wait for here
+// goes on, however slowly: it is not to count as stalled.
+func (l *Link[T]) GoesOn() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.control.ack = true
+	l.signal()
 }
 
 // ackDue is called when nothing has come for an acknowledgement to travel with.

@@ -46,7 +46,7 @@ type Link[T any] struct {
 	hand     []mailbox.Item[T] // claimed, and not sent yet
 	handBuf  []mailbox.Item[T] // what hand is a part of
 	inject   []outItem[T]      // come before hand
-	covers   []cover           // replays that cover what was in the buffer when they were made
+	covers   []cover[T]        // replays that cover some of what was in the buffer when they were made
 	coverTop uint64            // highest latest of covers
 
 	side    atomic.Value  // the host's
@@ -64,6 +64,7 @@ type Link[T any] struct {
 	drained   bool               // the peer has said that it sends nothing more
 	endpoints []string           // where the peer was seen or says it is, the best first
 	dialled   bool               // the present or last connection was dialled by this node
+	attached  uint64             // Node.attached at the present or last connection
 	since     time.Time          // of state
 	chasing   bool               // a goroutine tries to connect
 	poke      chan struct{}      // capacity 1: try now
@@ -83,11 +84,12 @@ type Link[T any] struct {
 	delivered uint64
 	fresh     bool // the first batch says where the stream begins
 	inbox     []Inbound[T]
-	inCount   uint64 // items in inbox or being delivered from there
-	inCost    uint64 // their cost
-	ackSaid   uint64 // what the peer was told last of delivered
-	ackCost   uint64 // of what was delivered since
-	ackArmed  bool   // ackTimer is running
+	spare     []Inbound[T] // empty, kept for its memory
+	inCount   uint64       // items in inbox or being delivered from there
+	inCost    uint64       // their cost
+	ackSaid   uint64       // what the peer was told last of delivered
+	ackCost   uint64       // of what was delivered since
+	ackArmed  bool         // ackTimer is running
 	ackTimer  *time.Timer
 
 	control  control
@@ -124,8 +126,11 @@ type counts struct {
 	rtt                                atomic.Int64
 }
 
-// cover is a replay, and up to which position of the buffer it goes.
-type cover struct{ id, latest uint64 }
+// cover is a replay, up to which position of the buffer it goes, and what of that is in it.
+type cover[T any] struct {
+	id, latest uint64
+	has        func(at uint64, v T) bool
+}
 
 // outItem is an item of the stream that is sent.
 type outItem[T any] struct {
@@ -198,7 +203,8 @@ func (l *Link[T]) resume() wire.Resume {
 
 // attach makes c carry the link from now on, in the place of the connection that did. It returns
 // an error if the peer's word on the streams cannot be true.
-func (l *Link[T]) attach(c *conn[T], peer *Peer, theirs wire.Resume) error {
+func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
+	peer, theirs := r.Peer, r.PeerResume
 	<-l.turn
 	defer func() { l.turn <- struct{}{} }()
 	n := l.node
@@ -218,15 +224,17 @@ func (l *Link[T]) attach(c *conn[T], peer *Peer, theirs wire.Resume) error {
 	if reopen {
 		l.reopenLocked()
 	}
-	if err := l.rewindLocked(c, theirs); err != nil {
-		if reopen {
-			l.state = Lost
-		}
+	err := l.rewindLocked(c, theirs)
+	if l.stream != r.Mine.Stream {
+		err = cut(wire.CodeReplaced, "the link was given up during the handshake")
+	}
+	if err != nil {
 		l.mu.Unlock()
 		return err
 	}
 	l.peer, l.conn, l.dialled = peer, c, c.dialled
 	l.left, l.drained = false, false
+	l.attached = n.attached.Add(1)
 	l.learnLocked(c.c.Info().Endpoint, peer.Endpoints)
 	l.setLocked(Connected)
 	l.mu.Unlock()
@@ -316,13 +324,23 @@ const maxEndpoints = 32
 func (l *Link[T]) detached(c *conn[T]) {
 	n := l.node
 	l.mu.Lock()
-	l.deciding = false
+	if !c.spoken.Load() {
+		l.deciding = false // it was this one that was chosen
+	}
 	wasReady := l.state == Ready
 	l.conn = nil
 	l.setLocked(Away)
+	rejected := !wasReady && refusal(c.err) // a Refuse that crossed this side's Use
+	l.left = l.left || rejected && l.count.cuts.Load() == 0
 	over := l.left || n.leaving.Load()
 	l.count.cuts.Add(1)
 	l.mu.Unlock()
+	switch {
+	case rejected:
+		n.refused(c.c, c.peer, c.err)
+	case over && !n.leaving.Load(): // it said so before it closed
+		c.err = &handshake.Error{Code: wire.CodeLeaving, Remote: true, Err: c.err}
+	}
 	if wasReady {
 		n.host.Down(l, c.err)
 	}
@@ -333,7 +351,20 @@ func (l *Link[T]) detached(c *conn[T]) {
 		return
 	}
 	n.hurry()
-	n.chase(l)
+	n.chase(l, courtesy)
+}
+
+// refusal reports whether err is the other side's word that it does not want this node.
+func refusal(err error) bool {
+	var e *handshake.Error
+	if !errors.As(err, &e) || !e.Remote {
+		return false
+	}
+	switch e.Code {
+	case wire.CodeLeaving, wire.CodeReplaced, wire.CodeBusy, wire.CodeSilent:
+		return false
+	}
+	return true
 }
 
 // lose gives the link up: what was kept for the peer is discarded, and counted. Should the peer
@@ -371,13 +402,17 @@ func (l *Link[T]) lose(err error) {
 		lost = it.lostTo(lost, &gap, l.node.host)
 	}
 	for _, it := range l.hand {
-		lost = append(lost, it.Val)
+		if _, gone := l.node.host.Cost(it.Val); gone == 0 {
+			lost = append(lost, it.Val)
+		}
 	}
 	if rem.Lag.Count > 0 {
 		gap.add(Gap{rem.Lag.Count, l.node.host.UUID(rem.Lag.From), l.node.host.UUID(rem.Lag.To)})
 	}
 	for _, it := range rem.Discarded {
-		lost = append(lost, it.Val)
+		if _, gone := l.node.host.Cost(it.Val); gone == 0 {
+			lost = append(lost, it.Val)
+		}
 	}
 	if len(lost) > 0 {
 		more := Gap{uint64(len(lost)), l.node.host.UUID(lost[0]), l.node.host.UUID(lost[len(lost)-1])}
@@ -480,8 +515,9 @@ func (r *ring[T]) all() []outItem[T] {
 
 // What packages above need to tell apart.
 var (
-	ErrReplaced = handshake.ErrReplaced
-	ErrTooLarge = handshake.ErrTooLarge
+	ErrReplaced  = handshake.ErrReplaced
+	ErrTooLarge  = handshake.ErrTooLarge
+	ErrWithdrawn = handshake.ErrWithdrawn
 )
 
 // ErrClosed is why a node that is closed or leaves takes no part any more.

@@ -71,8 +71,9 @@ type Host[T any] interface {
 	// peer's interest is known.
 	Open(l *Link[T]) (side any, r *mailbox.Reader[T])
 
-	// Cost returns what v counts in windows and bounds. It is called by any goroutine.
-	Cost(v T) uint64
+	// Cost returns what v counts in windows. If v is no message, but says that a pod has gone which
+	// the peer was told of, gone is its number.
+	Cost(v T) (cost, gone uint64)
 
 	// Encode fills in m for v. An error means that v cannot be sent at all.
 	Encode(l *Link[T], v T, m *wire.Message) error
@@ -87,9 +88,10 @@ type Host[T any] interface {
 	// Interested tells of a change in what the peer wants.
 	Interested(l *Link[T], add, remove []wire.Entry)
 
-	// Replay returns what the bus has in its buffer for r, oldest first, and up to which position
-	// that covers the messages that come through the link's Reader.
-	Replay(l *Link[T], r *wire.Replay) (items []T, latest uint64)
+	// Replay returns what the bus has in its buffer for r, oldest first, up to which position the
+	// buffer went, and a function that tells whether a message that comes through the link's Reader
+	// from a position up to there is among them.
+	Replay(l *Link[T], r *wire.Replay) (items []T, latest uint64, has func(at uint64, v T) bool)
 
 	// Up is called when a link is connected and the peer's interest is known, Down when it has lost
 	// its connection, Lost when it is given up: gap is what was not, or perhaps not, delivered.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gravbus/gravbus/discovery"
+	"github.com/gravbus/gravbus/internal/mesh/handshake"
 	"github.com/gravbus/gravbus/internal/wire"
 	"github.com/gravbus/gravbus/transport"
 )
@@ -27,24 +28,26 @@ type Node[T any] struct {
 	interests interests[T]
 	secret    [32]byte // makes stream IDs
 	began     time.Time
-	leaving   atomic.Bool // Withdraw or Close has begun
+	leaving   atomic.Bool   // Withdraw or Close has begun
+	attached  atomic.Uint64 // connections that have become those of a link
 
 	ctx    context.Context // of all dialling; ends at Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // all goroutines; see running
 
-	mu       sync.Mutex // guards all below
-	started  bool
-	closed   bool
-	listener transport.Listener
-	sessions []discovery.Session
-	links    map[wire.ID]*Link[T]
-	shaking  []*shake             // connections in handshake that were accepted, the oldest first
-	dialling map[string]bool      // endpoints and IDs that are being dialled
-	own      map[string]time.Time // endpoints that turned out to be this node, and when
-	at       map[string]*Link[T]  // who answered at an endpoint last
-	change   chan struct{}        // closed at the next change of links or interests
-	refusals uint64
+	mu        sync.Mutex // guards all below
+	started   bool
+	closed    bool
+	listener  transport.Listener
+	sessions  []discovery.Session
+	links     map[wire.ID]*Link[T]
+	shaking   []*shake             // connections in handshake that were accepted, the oldest first
+	dialling  map[string]bool      // endpoints and IDs that are being dialled
+	own       map[string]time.Time // endpoints that turned out to be this node, or a connected peer, and when
+	at        map[string]*Link[T]  // who answered at an endpoint last
+	change    chan struct{}        // closed at the next change of links or interests
+	refusals  uint64
+	forgotten uint64 // links
 }
 
 // NewNode returns a node that is not started.
@@ -89,6 +92,9 @@ func (n *Node[T]) Start(ctx context.Context) error {
 var ErrStarted = errors.New("mesh: node has been started")
 
 func (n *Node[T]) start(ctx context.Context) error {
+	if _, err := handshake.Listen(&handshake.Config{Hello: n.hello(), Keys: n.cfg.Keys, Resume: func(wire.ID) wire.Resume { return wire.Resume{} }}); err != nil {
+		return fmt.Errorf("mesh: nobody could connect: %w", err) // a name that is too long, or the like
+	}
 	ln, err := n.cfg.Transport.Listen(ctx, n.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("mesh: listen: %w", err)
@@ -205,6 +211,10 @@ func (n *Node[T]) Find(id wire.ID) *Link[T] {
 func (n *Node[T]) link(id wire.ID) (*Link[T], error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.linkLocked(id)
+}
+
+func (n *Node[T]) linkLocked(id wire.ID) (*Link[T], error) {
 	if n.closed || n.leaving.Load() {
 		return nil, cut(wire.CodeLeaving, "")
 	}
@@ -214,6 +224,7 @@ func (n *Node[T]) link(id wire.ID) (*Link[T], error) {
 			return nil, cut(wire.CodeBusy, "it has %d peers already", len(n.links))
 		}
 		l = newLink(n, id)
+		l.epoch = n.forgotten // so that its stream is not that of a link that was forgotten
 		n.links[id] = l
 	}
 	return l, nil
@@ -245,6 +256,14 @@ func (n *Node[T]) forget(l *Link[T]) {
 func (n *Node[T]) forgetLocked(l *Link[T]) {
 	if n.links[l.id] == l {
 		delete(n.links, l.id)
+		n.forgotten++
+	}
+	l.mu.Lock()
+	l.left = true // nobody dials it any more
+	l.mu.Unlock()
+	select {
+	case l.poke <- struct{}{}:
+	default:
 	}
 	for e, at := range n.at {
 		if at == l {

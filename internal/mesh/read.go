@@ -214,21 +214,21 @@ func (l *Link[T]) inbound(it *wire.Item, in *Inbound[T]) error {
 	return nil
 }
 
-// acknowledged lets go of what the peer has.
+// acknowledged lets go of what the peer has. If it has nothing new, the peer says that it goes on.
 func (l *Link[T]) acknowledged(seq uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if seq >= l.next {
 		return cut(wire.CodeSequence, "item %d is acknowledged, and %d were sent", seq, l.next-1)
 	}
-	if seq <= l.acked {
-		return nil
-	}
 	for l.acked < seq {
 		l.cost -= l.out.pop()
 		l.acked++
 	}
 	l.signal()
+	if l.reader != nil && l.reader.Watched() != 0 {
+		l.reader.Progress() // senders that wait are to see that the peer goes on, however slowly
+	}
 	return nil
 }
 

@@ -8,11 +8,11 @@ import (
 
 // AskReplay asks the peer for what it has in its buffer. The answer comes as messages with the ID
 // as their Rare.Replay, and ends with an item TagReplayEnd. The interest in what comes after has to
-// be known to the node before. It reports false if the link is not up: then nothing will come.
+// be known to the node before. It reports false if the link is given up: then nothing will come.
 func (l *Link[T]) AskReplay(r wire.Replay) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state != Ready {
+	if l.state == Lost {
 		return false
 	}
 	l.control.asks = append(l.control.asks, r)
@@ -52,18 +52,18 @@ func (l *Link[T]) replayAsked(r *wire.Replay) error {
 // replay puts the answer to r before all else. It runs in the writer.
 //
 // Invariant: a message that comes by way of the reader and is in the answer too is marked as
-// covered. It is in the answer if its position in the buffer is not above the answer's latest: so
-// what was claimed before is looked at again when it is sent.
+// covered. What was claimed before the answer was made is looked at when it is sent, after it.
 func (l *Link[T]) replay(r *wire.Replay) {
-	items, latest := l.node.host.Replay(l, r)
+	items, latest, has := l.node.host.Replay(l, r)
 	for _, v := range items {
-		l.inject = append(l.inject, outItem[T]{val: v, cost: l.node.host.Cost(v), extra: &extra{replay: r.ID}})
+		cost, _ := l.node.host.Cost(v)
+		l.inject = append(l.inject, outItem[T]{val: v, cost: cost, extra: &extra{replay: r.ID}})
 	}
 	l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagReplayEnd, id: r.ID}})
 	if len(l.covers) == maxCovers {
 		l.covers = slices.Delete(l.covers, 0, 1)
 	}
-	l.covers = append(l.covers, cover{r.ID, latest})
+	l.covers = append(l.covers, cover[T]{r.ID, latest, has})
 	l.coverTop = max(l.coverTop, latest)
 }
 
@@ -72,27 +72,22 @@ func (l *Link[T]) replay(r *wire.Replay) {
 const maxCovers = 1024
 
 // covered returns what is to be said of a message that some replays cover.
-func (l *Link[T]) covered(at uint64) *extra {
-	x := new(extra)
+func (l *Link[T]) covered(at uint64, v T) *extra {
+	var ids []uint64
 	for _, c := range l.covers {
-		if at <= c.latest {
-			x.covered = append(x.covered, c.id)
+		if at <= c.latest && c.has(at, v) {
+			ids = append(ids, c.id)
 		}
 	}
-	return x
+	if ids == nil {
+		return nil
+	}
+	return &extra{covered: ids}
 }
 
-// Send puts an item into the stream that is not a message: a *wire.Targets, or the number of a pod
-// that has gone.
-func (l *Link[T]) Send(item any) {
-	it := outItem[T]{cost: wire.Cost(0)}
-	switch item := item.(type) {
-	case *wire.Targets:
-		it.extra = &extra{tag: wire.TagTargets, targets: item}
-		it.cost += uint64(64 * len(item.List))
-	case uint64:
-		it.extra = &extra{tag: wire.TagGone, id: item}
-	}
+// SendTargets puts an item into the stream that is not a message.
+func (l *Link[T]) SendTargets(t *wire.Targets) {
+	it := outItem[T]{cost: wire.Cost(0) + uint64(64*len(t.List)), extra: &extra{tag: wire.TagTargets, targets: t}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state == Lost {

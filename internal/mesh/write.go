@@ -14,8 +14,7 @@ func (c *conn[T]) write() error {
 	every := n.cfg.DeadAfter / 3
 	timer := time.NewTimer(every)
 	defer timer.Stop()
-	c.pinged = time.Now()
-	for {
+	for { // the first packet has a ping: so the round trip is known early
 		c.buf = c.buf[:0]
 		now := time.Now()
 		if now.Sub(c.pinged) >= every {
@@ -174,6 +173,9 @@ func (c *conn[T]) appendStream() {
 			id := l.node.host.UUID(it.val)
 			it = outItem[T]{cost: it.cost, extra: &extra{tag: wire.TagGap, gap: Gap{1, id, id}}}
 			c.appendItem(&it)
+			if i >= again {
+				l.goneWithout(it.extra.gap)
+			}
 		}
 		if i >= again {
 			c.scratch = append(c.scratch, it)
@@ -185,14 +187,18 @@ func (c *conn[T]) appendStream() {
 	}
 	c.buf = c.batch.End(c.buf)
 	if fresh := c.scratch[again:]; len(fresh) > 0 {
+		messages := uint64(0)
 		l.mu.Lock()
 		for i := range fresh {
 			l.out.push(fresh[i])
 			l.cost += fresh[i].cost
+			if x := fresh[i].extra; x == nil || x.tag == wire.TagMessage {
+				messages++
+			}
 		}
 		l.next += uint64(len(fresh))
 		l.mu.Unlock()
-		l.count.sent.Add(uint64(len(fresh)))
+		l.count.sent.Add(messages)
 	}
 	clear(c.scratch)
 }
@@ -244,13 +250,15 @@ func (c *conn[T]) next(r *room) (outItem[T], bool) {
 	}
 	if len(l.hand) > 0 {
 		h := &l.hand[0]
-		cost := l.node.host.Cost(h.Val)
+		cost, gone := l.node.host.Cost(h.Val)
 		if !r.take(cost) {
 			return outItem[T]{}, false
 		}
 		it := outItem[T]{val: h.Val, cost: cost}
-		if h.Seq <= l.coverTop && h.Seq != 0 {
-			it.extra = l.covered(h.Seq)
+		if gone != 0 {
+			it.extra = &extra{tag: wire.TagGone, id: gone}
+		} else if h.Seq <= l.coverTop && h.Seq != 0 {
+			it.extra = l.covered(h.Seq, h.Val)
 		}
 		*h = mailbox.Item[T]{}
 		l.hand = l.hand[1:]
@@ -294,13 +302,18 @@ func (c *conn[T]) fetch() {
 		h := l.node.host
 		gap := Gap{lag.Count, h.UUID(lag.From), h.UUID(lag.To)}
 		l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagGap, gap: gap}})
-		l.count.gaps.Add(1)
-		l.count.lost.Add(gap.Count)
-		h.Gap(l, gap, false)
+		l.goneWithout(gap)
 	case n > 0:
 		l.ready.Store(true)
 		l.hand = l.handBuf[:n]
 	}
+}
+
+// goneWithout counts and tells what the peer goes without.
+func (l *Link[T]) goneWithout(g Gap) {
+	l.count.gaps.Add(1)
+	l.count.lost.Add(g.Count)
+	l.node.host.Gap(l, g, false)
 }
 
 // appendItem appends one item. It returns false for a message that cannot be sent.

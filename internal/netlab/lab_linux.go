@@ -130,7 +130,7 @@ func (b *Bridge) Unplug(h *Host) { b.set(h, "down") }
 func (b *Bridge) Plug(h *Host) { b.set(h, "up") }
 
 // Partition cuts these hosts off the other hosts of this network, and not from each other. The
-// hosts see no change of their links.
+// hosts see no change of their links. A network can have one partition at a time.
 func (b *Bridge) Partition(hosts ...*Host) {
 	b.lab.t.Helper()
 	b.lab.batch(b.ns, "link add br1 type bridge forward_delay 0 mcast_snooping 0", "link set br1 up")

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Patience is how long Expect waits.
+// Patience is how long a Proc is waited for, if its field of that name is not changed.
 const Patience = 30 * time.Second
 
 // maxLines is how many lines of output may wait for Expect. What is more is lost.
@@ -22,6 +22,9 @@ const maxLines = 1 << 16
 
 // A Proc is a program that runs on a host. It is killed when the test ends.
 type Proc struct {
+	// Patience is how long Expect, ExpectFunc and Wait wait until they end the test.
+	Patience time.Duration
+
 	t     testing.TB
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
@@ -58,7 +61,7 @@ func alone(name string, args ...string) *exec.Cmd {
 
 func start(t testing.TB, env []string, cmd *exec.Cmd) *Proc {
 	t.Helper()
-	p := &Proc{t: t, cmd: cmd, lines: make(chan string, maxLines), done: make(chan struct{}), log: new(tail)}
+	p := &Proc{Patience: Patience, t: t, cmd: cmd, lines: make(chan string, maxLines), done: make(chan struct{}), log: new(tail)}
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = p.log
 	if cmd.SysProcAttr == nil {
@@ -107,7 +110,7 @@ func (p *Proc) Expect(prefix string) string {
 // What is the line's description. It ends the test if there is none within Patience.
 func (p *Proc) ExpectFunc(what string, match func(line string) bool) string {
 	p.t.Helper()
-	timer := time.NewTimer(Patience)
+	timer := time.NewTimer(p.Patience)
 	defer timer.Stop()
 	for {
 		select {
@@ -161,7 +164,7 @@ func (p *Proc) Signal(s os.Signal) {
 // the program is still there after Patience.
 func (p *Proc) Wait() error {
 	p.t.Helper()
-	timer := time.NewTimer(Patience)
+	timer := time.NewTimer(p.Patience)
 	defer timer.Stop()
 	select {
 	case <-p.done:

@@ -122,6 +122,23 @@ func Match(pattern, typ string) bool {
 	}
 }
 
+// Overlap reports whether some type, other than a reserved one, matches both valid patterns.
+func Overlap(a, b string) bool {
+	for {
+		x, restA, moreA := strings.Cut(a, ".")
+		y, restB, moreB := strings.Cut(b, ".")
+		switch {
+		case x == anyRest && !moreA, y == anyRest && !moreB:
+			return true
+		case x != y && x != anyToken && y != anyToken:
+			return false
+		case !moreA || !moreB:
+			return moreA == moreB
+		}
+		a, b = restA, restB
+	}
+}
+
 // hasWildcard reports whether a token of the valid pattern is a wildcard.
 func hasWildcard(pattern string) bool {
 	// ">" can only be last, and most patterns have no asterisk at all.

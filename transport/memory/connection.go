@@ -20,7 +20,7 @@ type Connection struct {
 
 	mu     sync.Mutex // guards all below
 	halves [2]half    // by the end that writes
-	ends   [2]conn
+	ends   [2]end
 	broken error // why neither end can go on
 	cutIn  int   // after so many more frames it is cut; negative: never
 }
@@ -51,9 +51,9 @@ func (c *Connection) Cut() {
 }
 
 // CutAfter cuts the connection after it has carried so many more frames, in both directions
-// together. Those still arrive. The next frame is lost, although its WriteFrame returns nil, and
-// from there on both sides get ErrCut, once they have read what is there. A negative number
-// takes the order back.
+// together. Those still arrive, but for what a silence holds up. The next frame is lost, although
+// its WriteFrame returns nil, and from there on both sides get ErrCut, once they have read what is
+// there. A negative number takes the order back.
 func (c *Connection) CutAfter(frames int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

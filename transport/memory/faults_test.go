@@ -127,6 +127,24 @@ func TestCutAfter(t *testing.T) {
 	})
 }
 
+// What a silence held up when the connection was cut does not arrive.
+func TestCutAfterInSilence(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		network := memory.NewNetwork(memory.Config{})
+		a, b := connect(t, network, "a", listen(t, network, "b"))
+		only(t, network).CutAfter(4)
+		write(t, a, 1, 2)
+		write(t, b, 1, 1)
+		network.Silence("a", "b")
+		write(t, a, 3, 4)
+		network.Heal()
+		read(t, b, 1, 2)
+		readErr(t, b, memory.ErrCut)
+		read(t, a, 1, 1)
+		readErr(t, a, memory.ErrCut)
+	})
+}
+
 func TestCutAfterTakenBack(t *testing.T) {
 	network := memory.NewNetwork(memory.Config{})
 	a, b := connect(t, network, "a", listen(t, network, "b"))

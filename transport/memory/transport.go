@@ -105,7 +105,7 @@ func (n *Network) travel(ctx context.Context, p path) error {
 }
 
 // connect makes a connection and lines it up to be accepted.
-func (n *Network) connect(ctx context.Context, p path, endpoint string) (*conn, error) {
+func (n *Network) connect(ctx context.Context, p path, endpoint string) (*end, error) {
 	l, c, err := n.reserve(ctx, p)
 	if err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ type listener struct {
 	network *Network
 	name    string
 
-	pending []*conn
+	pending []*end
 	coming  int // will be in pending soon
 	closed  bool
 }

@@ -359,6 +359,13 @@ var faults = []fault{
 		h.shutdown = func(ctx context.Context) error { return h.Conn.Shutdown(context.WithoutCancel(ctx)) }
 	})},
 
+	{name: "shuts down to the end", found: "ShutdownEndsWithClose", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
+		h.shutdown = func(ctx context.Context) error {
+			<-ctx.Done()
+			return h.Conn.Shutdown(ctx)
+		}
+	})},
+
 	{name: "accepts nothing after Close", found: "AcceptEnds", says: "Accept after Close: <nil>", accept: onListener(func(_ *world, h *listenerHooks) {
 		var ended atomic.Bool
 		h.accept = func() (transport.Conn, error) {
@@ -414,6 +421,13 @@ var faults = []fault{
 			return h.Listener.Close()
 		}
 	})},
+	{name: "forgets who dials", found: "CloseWhileDialling", says: "stuck", dial: func(w *world, ctx context.Context, endpoint string) (transport.Conn, error) {
+		c, err := w.network.Transport("a").Dial(ctx, endpoint)
+		if err != nil {
+			<-ctx.Done()
+		}
+		return c, err
+	}},
 	{name: "has an endpoint of somebody else", found: "EndpointsAreDialable", says: `Dial("memory:c")`, accept: onListener(func(_ *world, h *listenerHooks) {
 		h.endpoints = func() []string { return append(h.Listener.Endpoints(), "memory:c") }
 	})},

@@ -137,28 +137,33 @@ func writeFrameChangesNothing(t *test) {
 func concurrentUse(t *test) {
 	a, b := t.pair()
 	const n = 300
+	control := func(c transport.Conn) error {
+		for i := range n {
+			c.SetReadLimit(int64(1000 + i))
+			if err := errors.Join(
+				c.SetReadDeadline(time.Now().Add(time.Hour)),
+				c.SetWriteDeadline(time.Now().Add(time.Hour)),
+				c.SetReadDeadline(time.Time{}),
+				c.SetWriteDeadline(time.Time{}),
+			); err != nil {
+				return err
+			}
+			_ = c.Info()
+		}
+		return nil
+	}
 	var calls []*call
+	for _, c := range []transport.Conn{a, b} {
+		reading := t.start(func() error { return receive(c, n, 1000) })
+		t.mustWait("ReadFrame", reading)
+		t.must("during ReadFrame", control(c))
+		calls = append(calls, reading)
+	}
 	for _, c := range []transport.Conn{a, b} {
 		calls = append(calls,
 			t.start(func() error { return send(c, n, 1000) }),
-			t.start(func() error { return receive(c, n, 1000) }))
-		for range 2 {
-			calls = append(calls, t.start(func() error {
-				for i := range n {
-					c.SetReadLimit(int64(1000 + i))
-					if err := errors.Join(
-						c.SetReadDeadline(time.Now().Add(time.Hour)),
-						c.SetWriteDeadline(time.Now().Add(time.Hour)),
-						c.SetReadDeadline(time.Time{}),
-						c.SetWriteDeadline(time.Time{}),
-					); err != nil {
-						return err
-					}
-					_ = c.Info()
-				}
-				return nil
-			}))
-		}
+			t.start(func() error { return control(c) }),
+			t.start(func() error { return control(c) }))
 	}
 	t.must("all at once", waitAll(calls...))
 

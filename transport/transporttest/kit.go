@@ -35,6 +35,8 @@ type test struct {
 	*testing.T
 	Harness
 	bubble   bool
+	ctx      context.Context // ends with the case, or its rescue
+	cancel   context.CancelFunc
 	listener transport.Listener // what listen returns
 
 	mu     sync.Mutex // guards all below
@@ -47,6 +49,7 @@ func run(t *testing.T, harness func(t *testing.T) Harness, check func(*test), bu
 	h := harness(t)
 	before := goroutineStacks()
 	c := &test{T: t, Harness: h, bubble: bubble}
+	c.ctx, c.cancel = context.WithCancel(t.Context())
 	watchdog := time.AfterFunc(patience, c.rescue)
 	defer func() {
 		watchdog.Stop()
@@ -56,6 +59,9 @@ func run(t *testing.T, harness func(t *testing.T) Harness, check func(*test), bu
 	check(c)
 }
 
+// Context replaces that of testing.T, which ends later.
+func (t *test) Context() context.Context { return t.ctx }
+
 // rescue ends a case that is stuck, by closing all it has.
 func (t *test) rescue() {
 	t.mu.Lock()
@@ -64,6 +70,7 @@ func (t *test) rescue() {
 		return
 	}
 	t.Errorf("stuck. All goroutines:\n%s", stacks())
+	t.cancel()
 	for _, c := range t.open {
 		t.startLocked(c.Close)
 	}
@@ -73,6 +80,7 @@ func (t *test) rescue() {
 func (t *test) end() {
 	t.mu.Lock()
 	t.isOver = true
+	t.cancel()
 	for _, c := range t.open {
 		t.startLocked(c.Close) // at the same time: one Close must not depend on another
 	}

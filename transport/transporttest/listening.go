@@ -123,6 +123,35 @@ func pendingCloseWithListener(t *test) {
 	}
 }
 
+// When a Listener is closed while others dial, each of them gets a connection or an error, and who
+// gets a connection that nobody accepts hears that it is closed.
+func closeWhileDialling(t *test) {
+	for range 10 {
+		l, err := t.Listener.Listen(t.Context(), transport.ListenOptions{})
+		t.must("Listen", err)
+		t.closeLater(l)
+		endpoint := t.endpoint(l)
+		var calls []*call
+		for range 8 {
+			calls = append(calls, t.start(func() error {
+				c, err := t.Dialler.Dial(t.Context(), endpoint)
+				if err != nil {
+					return nil
+				}
+				t.closeLater(c)
+				if _, err := c.ReadFrame(nil); err == nil {
+					return errors.New("ReadFrame returned a frame that nobody wrote")
+				}
+				return c.Close()
+			}))
+		}
+		c, err := l.Accept()
+		t.must("Accept", err)
+		t.must("Close", errors.Join(l.Close(), c.Close()))
+		t.must("dialling", waitAll(calls...))
+	}
+}
+
 // A node can be reached at each of its endpoints.
 func endpointsAreDialable(t *test) {
 	l := t.listen()

@@ -66,7 +66,7 @@ func TestSuiteFindsFaults(t *testing.T) {
 		if f.name == "none" {
 			continue
 		}
-		t.Run(strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
+		t.Run(f.name, func(t *testing.T) {
 			passed, output := suite(t, f.name, "^"+f.found+"$")
 			switch {
 			case passed:

@@ -9,9 +9,6 @@
 // Each case is a test of its own, whose comment in the source tells the rule. Run it under -race, as
 // some rules are about memory, and not in parallel with other tests: after each case no goroutine may
 // be left that was not there before.
-//
-// Beside the rules, the suite takes for granted that a connection holds 64 KiB of frames in each
-// direction before WriteFrame waits, and not 64 MiB.
 package transporttest
 
 import (
@@ -95,6 +92,7 @@ var cases = []struct {
 	{"ShutdownReadsOn", shutdownReadsOn},
 	{"ShutdownByBoth", shutdownByBoth},
 	{"ShutdownEndsWithContext", shutdownEndsWithContext},
+	{"ShutdownEndsWithClose", shutdownEndsWithClose},
 
 	{"AcceptEnds", acceptEnds},
 	{"AddressInUse", addressInUse},
@@ -102,6 +100,7 @@ var cases = []struct {
 	{"ListenContext", listenContext},
 	{"AcceptedOutliveListener", acceptedOutliveListener},
 	{"PendingCloseWithListener", pendingCloseWithListener},
+	{"CloseWhileDialling", closeWhileDialling},
 	{"EndpointsAreDialable", endpointsAreDialable},
 
 	{"DialNobody", dialNobody},

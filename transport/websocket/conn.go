@@ -26,8 +26,8 @@ type conn struct {
 
 	reading  sync.Mutex    // held by who reads: ReadFrame, or Shutdown if nobody else does
 	calls    atomic.Uint64 // of ReadFrame
-	readOver chan struct{} // closed when nothing more can be read
-	readErr  error         // why. Set before readOver is closed
+	readErr  error         // why nothing more can be read. Guarded by reading until readOver is closed
+	readOver chan struct{} // closed when readErr is set
 
 	shut   atomic.Bool // by Shutdown
 	closed chan struct{}
@@ -68,11 +68,11 @@ func (c *conn) ReadFrame(buf []byte) ([]byte, error) {
 	c.calls.Add(1)
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	switch err := c.readEnded(); {
+	switch {
 	case c.isClosed():
 		return nil, transport.ErrClosed
-	case err != nil:
-		return nil, err
+	case c.readErr != nil:
+		return nil, c.readErr
 	}
 	buf, err := c.read(buf[:0])
 	if err != nil {
@@ -116,16 +116,6 @@ func (c *conn) endRead(err error) error {
 	c.readErr = c.readError(err)
 	close(c.readOver)
 	return c.readErr
-}
-
-// readEnded returns why reading has ended, nil if it has not.
-func (c *conn) readEnded() error {
-	select {
-	case <-c.readOver:
-		return c.readErr
-	default:
-		return nil
-	}
 }
 
 // WriteFrame implements transport.Conn.
@@ -233,8 +223,8 @@ func (c *conn) drain() error {
 
 // discard reads until nothing more can be read and returns why. The caller holds c.reading.
 func (c *conn) discard() error {
-	if err := c.readEnded(); err != nil {
-		return err
+	if c.readErr != nil {
+		return c.readErr
 	}
 	_ = c.sock.SetReadDeadline(time.Time{}) // that and the limit were for frames that are wanted
 	c.SetReadLimit(math.MaxInt64)

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
-	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -22,10 +20,11 @@ import (
 func stranger(t *testing.T, l transport.Listener) *gorilla.Conn {
 	t.Helper()
 	d := gorilla.Dialer{Subprotocols: []string{websocket.Subprotocol}, WriteBufferSize: 1 << 20}
-	ws, _, err := d.DialContext(t.Context(), "ws://"+l.Endpoints()[0]+websocket.DefaultPath, nil)
+	ws, resp, err := d.DialContext(t.Context(), "ws://"+l.Endpoints()[0]+websocket.DefaultPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	resp.Body.Close()
 	t.Cleanup(func() { ws.Close() })
 	return ws
 }
@@ -398,8 +397,3 @@ func TestWriteAfterPeerShutdown(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 }
-
-var (
-	_ http.Handler = (*websocket.Transport)(nil).Handler()
-	_ io.Closer    = transport.Conn(nil)
-)

@@ -101,7 +101,8 @@ func (t *Transport) dial(ctx context.Context, url string) (*conn, error) {
 // checkAnswer looks at what gorilla takes for granted.
 func checkAnswer(ws *gorilla.Conn, resp *http.Response) error {
 	if got := ws.Subprotocol(); got != Subprotocol {
-		return fmt.Errorf("%w: it speaks WebSocket, with subprotocol %.40q instead of %q", transport.ErrNotPeer, got, Subprotocol)
+		return fmt.Errorf("%w: it speaks WebSocket, with subprotocol %.40q instead of %q",
+			transport.ErrNotPeer, got, Subprotocol)
 	}
 	// Not asked for, and gorilla would decompress: what comes out has no bound.
 	if ext := resp.Header.Get("Sec-WebSocket-Extensions"); ext != "" {
@@ -124,7 +125,8 @@ func notPeer(err error, resp *http.Response) error {
 		return fmt.Errorf("%w: %s", transport.ErrNotPeer, answer(resp))
 	case errors.As(err, &record):
 		return fmt.Errorf("%w: it does not speak TLS: %w", transport.ErrNotPeer, err)
-	case errors.As(err, &network), errors.As(err, &verify), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &network), errors.As(err, &verify),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	default: // what came was no response
 		return fmt.Errorf("%w: %w", transport.ErrNotPeer, err)

@@ -85,7 +85,8 @@ func (l *listener) listen(ctx context.Context, o transport.ListenOptions) error 
 	if !strings.HasPrefix(l.path, "/") {
 		return fmt.Errorf("path %q does not begin with /", l.path)
 	}
-	if c := t.serverTLS; c != nil && len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
+	if c := t.serverTLS; c != nil &&
+		len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
 		return errors.New("Config.TLS has no certificate")
 	}
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)

@@ -158,11 +158,12 @@ func TestSlowStrangersAreCut(t *testing.T) {
 	io.WriteString(upgraded, request(websocket.DefaultPath, subprotocol))
 	dripping := rawDial(t, l)
 	go func() { // ends with dripping
-		for {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for range tick.C {
 			if _, err := io.WriteString(dripping, "G"); err != nil {
 				return
 			}
-			<-time.After(20 * time.Millisecond)
 		}
 	}()
 	noHello, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(secure.Endpoints()[0], "wss://"), websocket.DefaultPath))
@@ -180,6 +181,25 @@ func TestSlowStrangersAreCut(t *testing.T) {
 	}
 }
 
+// Once accepted, a connection has all the time in the world.
+func TestAcceptedAreNotCut(t *testing.T) {
+	const short = 200 * time.Millisecond
+	for _, cfg := range []websocket.Config{{}, {TLS: mesh().mutual("node")}} {
+		cfg.Addr, cfg.HandshakeTimeout = local, short
+		a, b := pair(t, cfg)
+		mounted := websocket.New(websocket.Config{Mounted: true, HandshakeTimeout: short})
+		_, endpoint := serveMux(t, mounted, nil)
+		l := listen(t, mounted)
+		c := dial(t, mounted, endpoint)
+		d := accept(t, l)
+
+		late := rawDial(t, listen(t, websocket.New(websocket.Config{Addr: local, HandshakeTimeout: short})))
+		isCut(t, late) // so the time of the others is over too
+		carries(t, a, b)
+		carries(t, c, d)
+	}
+}
+
 // When all places are taken by who does nothing, the oldest makes room for who does.
 func TestMaxPending(t *testing.T) {
 	tr := websocket.New(websocket.Config{Addr: local, MaxPending: 4, HandshakeTimeout: time.Hour})
@@ -194,10 +214,10 @@ func TestMaxPending(t *testing.T) {
 	}
 	defer a.Close()
 	carries(t, a, accept(t, l))
-	for _, c := range idle[:6] {
+	for _, c := range idle[:7] {
 		isCut(t, c)
 	}
-	for _, c := range idle[7:] { // three have their places, and the seventh gave way or not
+	for _, c := range idle[7:] { // three have their places
 		c.SetReadDeadline(time.Now())
 		if _, err := c.Read(make([]byte, 1)); err == nil || isReset(err) || errors.Is(err, io.EOF) {
 			t.Error("one was cut although there was room")

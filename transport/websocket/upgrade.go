@@ -36,7 +36,8 @@ func (t *Transport) serveMounted(w http.ResponseWriter, r *http.Request) {
 	case t.cfg.Mounted:
 		t.refuse(w, r, http.StatusServiceUnavailable, "the node does not listen at present")
 	default:
-		t.refuse(w, r, http.StatusServiceUnavailable, "the node listens at an address of its own: Config.Mounted is not set")
+		t.refuse(w, r, http.StatusServiceUnavailable,
+			"the node listens at an address of its own: Config.Mounted is not set")
 	}
 }
 
@@ -68,7 +69,8 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		t.refuse(w, r, http.StatusUpgradeRequired, "nodes connect here by WebSocket, with subprotocol "+Subprotocol)
 		return
 	case !slices.Contains(gorilla.Subprotocols(r), Subprotocol):
-		t.refuse(w, r, http.StatusBadRequest, "only nodes connect here: the WebSocket subprotocol has to be "+Subprotocol)
+		t.refuse(w, r, http.StatusBadRequest,
+			"only nodes connect here: the WebSocket subprotocol has to be "+Subprotocol)
 		return
 	}
 

@@ -101,7 +101,7 @@ func Run(ctx context.Context, w io.Writer, cfg Config) (*Report, error) {
 	}
 	s := &stage{
 		bus:    gravbus.New(append(opts, cfg.Options...)...),
-		out:    &printer{w: w, color: cfg.Color},
+		out:    &printer{w: w, color: cfg.Color, columns: 92},
 		report: &Report{Checks: []Check{}},
 	}
 	s.report.Machine = Machine{runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0)}

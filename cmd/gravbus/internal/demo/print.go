@@ -10,9 +10,10 @@ import (
 
 // printer lays out the story. It remembers the first error of writing and writes no more after it.
 type printer struct {
-	w     io.Writer
-	color bool
-	err   error
+	w       io.Writer
+	color   bool
+	columns int // of the longest line of checks
+	err     error
 }
 
 const indent = "     "
@@ -94,7 +95,6 @@ func width(s string) int {
 
 // marks prints the checks of one act, as many in a line as fit.
 func (p *printer) marks(checks []Check) {
-	const most = 92
 	line, used := "", 0
 	for _, c := range checks {
 		text := c.Name
@@ -102,7 +102,7 @@ func (p *printer) marks(checks []Check) {
 			text = p.bad(fmt.Sprintf("%s: %s, not %s", c.Name, number(c.Got), number(c.Expected)))
 		}
 		text = p.mark(c.OK) + " " + text
-		if used > 0 && used+3+width(text) > most {
+		if used > 0 && used+3+width(text) > p.columns {
 			p.printf("%s%s\n", indent, line)
 			line, used = "", 0
 		}

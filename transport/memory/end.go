@@ -9,9 +9,9 @@ import (
 	"github.com/gravbus/gravbus/transport"
 )
 
-// A conn is one end of a Connection, whose mutex guards all of it but c and info, which do not
-// change once it is in use.
-type conn struct {
+// An end is the Conn of one side of a Connection, whose mutex guards all of it but what stands first,
+// which does not change once it is in use.
+type end struct {
 	c       *Connection
 	info    transport.Info
 	out, in *half
@@ -20,24 +20,24 @@ type conn struct {
 	readDeadline, writeDeadline time.Time
 	readErr, writeErr           error // what the next calls return, too
 
-	reading bool // ReadFrame is in progress
-	shut    bool // Shutdown was called
-	readsOn bool // and the caller reads nevertheless
+	reading bool      // ReadFrame is in progress
+	hasRead time.Time // when the last one returned
+	shut    bool      // Shutdown was called
 	closed  bool
 }
 
-func (e *conn) init(c *Connection, out, in *half) {
-	*e = conn{c: c, out: out, in: in, limit: transport.DefaultReadLimit}
+func (e *end) init(c *Connection, out, in *half) {
+	*e = end{c: c, out: out, in: in, limit: transport.DefaultReadLimit}
 }
 
-func (e *conn) ReadFrame(buf []byte) ([]byte, error) {
+func (e *end) ReadFrame(buf []byte) ([]byte, error) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
+	var now time.Time
 	e.reading = true
-	e.readsOn = e.readsOn || e.shut
-	defer func() { e.reading = false }()
+	defer func() { e.reading, e.hasRead = false, now }()
 	for {
-		now := time.Now()
+		now = time.Now()
 		e.in.land(now)
 		if err := e.readErrorLocked(now); err != nil {
 			e.readErr = err
@@ -54,7 +54,7 @@ func (e *conn) ReadFrame(buf []byte) ([]byte, error) {
 }
 
 // readErrorLocked returns why nothing can be read, or nil if there may be something to read.
-func (e *conn) readErrorLocked(now time.Time) error {
+func (e *end) readErrorLocked(now time.Time) error {
 	switch p := e.in.head(); {
 	case e.closed:
 		return transport.ErrClosed
@@ -74,7 +74,7 @@ func (e *conn) readErrorLocked(now time.Time) error {
 	return nil
 }
 
-func (e *conn) WriteFrame(frame []byte) error {
+func (e *end) WriteFrame(frame []byte) error {
 	cut, err := e.write(frame)
 	if cut {
 		e.c.network.forget(e.c)
@@ -82,7 +82,7 @@ func (e *conn) WriteFrame(frame []byte) error {
 	return err
 }
 
-func (e *conn) write(frame []byte) (cut bool, err error) {
+func (e *end) write(frame []byte) (cut bool, err error) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	p := parcel{kind: data, frame: frame}
@@ -113,7 +113,7 @@ func (e *conn) write(frame []byte) (cut bool, err error) {
 }
 
 // writeErrorLocked returns why nothing can be written.
-func (e *conn) writeErrorLocked(now time.Time) error {
+func (e *end) writeErrorLocked(now time.Time) error {
 	switch {
 	case e.closed || e.shut:
 		return transport.ErrClosed
@@ -129,13 +129,13 @@ func (e *conn) writeErrorLocked(now time.Time) error {
 	return nil
 }
 
-func (e *conn) SetReadLimit(n int64) {
+func (e *end) SetReadLimit(n int64) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
-	e.limit = n
+	e.limit = max(n, 0)
 }
 
-func (e *conn) SetReadDeadline(t time.Time) error {
+func (e *end) SetReadDeadline(t time.Time) error {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	e.readDeadline = t
@@ -143,7 +143,7 @@ func (e *conn) SetReadDeadline(t time.Time) error {
 	return e.closedErrorLocked()
 }
 
-func (e *conn) SetWriteDeadline(t time.Time) error {
+func (e *end) SetWriteDeadline(t time.Time) error {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	e.writeDeadline = t
@@ -151,21 +151,26 @@ func (e *conn) SetWriteDeadline(t time.Time) error {
 	return e.closedErrorLocked()
 }
 
-func (e *conn) closedErrorLocked() error {
+func (e *end) closedErrorLocked() error {
 	if e.closed {
 		return transport.ErrClosed
 	}
 	return nil
 }
 
-func (e *conn) Shutdown(ctx context.Context) error {
+// handOver is how long Shutdown leaves the reading to a caller that has read before.
+const handOver = 25 * time.Millisecond
+
+// Shutdown implements transport.Conn. A caller that goes on to read gets all that still comes if it
+// does not pause for longer than 25 ms.
+func (e *end) Shutdown(ctx context.Context) error {
 	err := e.finish(ctx)
 	_ = e.Close()
 	return err
 }
 
 // finish tells the other side that no more comes, and waits for the same from there.
-func (e *conn) finish(ctx context.Context) error {
+func (e *end) finish(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		e.c.mu.Lock()
 		defer e.c.mu.Unlock()
@@ -175,14 +180,17 @@ func (e *conn) finish(ctx context.Context) error {
 	defer e.c.mu.Unlock()
 	if !e.shut && !e.closed && e.c.broken == nil {
 		e.shut = true
-		e.readsOn = e.reading
 		e.out.push(time.Now(), parcel{kind: fin})
 		e.out.writable.Broadcast()
 	}
 	for {
 		now := time.Now()
 		e.in.land(now)
-		reads := e.readsOn && e.readErr == nil
+		var pause time.Time // when the caller has paused for too long
+		if !e.reading && !e.hasRead.IsZero() {
+			pause = e.hasRead.Add(handOver)
+		}
+		reads := e.readErr == nil && (e.reading || pause.After(now))
 		for !reads && e.in.head() != nil {
 			e.in.pop()
 		}
@@ -196,11 +204,14 @@ func (e *conn) finish(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
-		wait(&e.in.readable, now, e.in.next())
+		if !reads {
+			pause = time.Time{}
+		}
+		wait(&e.in.readable, now, e.in.next(), pause)
 	}
 }
 
-func (e *conn) Close() error {
+func (e *end) Close() error {
 	e.c.mu.Lock()
 	if e.closed {
 		e.c.mu.Unlock()
@@ -225,7 +236,7 @@ func (e *conn) Close() error {
 	return nil
 }
 
-func (e *conn) Info() transport.Info { return e.info }
+func (e *end) Info() transport.Info { return e.info }
 
 // passed reports whether a deadline has passed.
 func passed(deadline, now time.Time) bool { return !deadline.IsZero() && !deadline.After(now) }

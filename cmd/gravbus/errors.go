@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Why a command fails. Some have an exit code of their own.
+var (
+	errSilent      = errors.New("failed") // it has already said why
+	errInterrupted = errors.New("interrupted")
+	errNobody      = errors.New("nobody is there")
+	errTimeout     = errors.New("time is over")
+)
+
+// failure is an error of the work of a command. All other errors that come out of cobra are about
+// the command line.
+type failure struct{ err error }
+
+func (f *failure) Error() string { return f.err.Error() }
+
+func (f *failure) Unwrap() error { return f.err }
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailed  = 1 // the command did its work, and the result is bad
+	exitUsage   = 2 // the command line is wrong
+	exitNobody  = 3 // nobody wanted what was sent, or answers
+	exitTimeout = 4 // not all came in time
+)
+
+func exitCode(err error) int {
+	var f *failure
+	switch {
+	case err == nil:
+		return exitOK
+	case !errors.As(err, &f):
+		return exitUsage
+	case errors.Is(err, errNobody):
+		return exitNobody
+	case errors.Is(err, errTimeout):
+		return exitTimeout
+	}
+	return exitFailed
+}
+
+// withTimeout is context.WithTimeout, but zero means for ever.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d)
+}

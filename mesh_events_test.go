@@ -1,0 +1,460 @@
+package gravbus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/discovery/static"
+	"github.com/gravbus/gravbus/transport/memory"
+	"github.com/sirupsen/logrus"
+)
+
+// meshNet is a network in memory with some nodes on it.
+type meshNet struct {
+	*memory.Network
+	t testing.TB
+}
+
+// meshBubble runs fn in a bubble of its own, with a network.
+func meshBubble(t *testing.T, c memory.Config, fn func(t *testing.T, n meshNet)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { fn(t, meshNet{memory.NewNetwork(c), t}) })
+}
+
+// lone returns a node that is not started.
+func (n meshNet) lone(name string, opts ...gravbus.Option) *gravbus.Bus {
+	n.t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	b := gravbus.New(append([]gravbus.Option{gravbus.UseLogger(log), gravbus.UseTransport(n.Transport(name)), gravbus.UseNodeName(name)}, opts...)...)
+	n.t.Cleanup(func() { within(n.t, time.Minute, func() { b.Close() }) })
+	return b
+}
+
+// node returns a node that knows the nodes of these names and is started.
+func (n meshNet) node(name, seeds string, opts ...gravbus.Option) *gravbus.Bus {
+	n.t.Helper()
+	if seeds != "" {
+		opts = append(opts, gravbus.UseDiscovery(static.New(strings.Fields(seeds)...)))
+	}
+	b := n.lone(name, opts...)
+	must(n.t, b.Start(n.t.Context()))
+	return b
+}
+
+// pair returns two nodes that are connected.
+func (n meshNet) pair(opts ...gravbus.Option) (a, b *gravbus.Bus) {
+	n.t.Helper()
+	a, b = n.node("a", "", opts...), n.node("b", "a", opts...)
+	meshUp(n.t, a, b)
+	return a, b
+}
+
+// trio returns three nodes that are connected.
+func (n meshNet) trio(opts ...gravbus.Option) (a, b, c *gravbus.Bus) {
+	n.t.Helper()
+	a, b, c = n.node("a", "", opts...), n.node("b", "a", opts...), n.node("c", "a", opts...)
+	meshUp(n.t, a, b, c)
+	return a, b, c
+}
+
+// meshUp waits until all nodes are connected with each other.
+func meshUp(t testing.TB, nodes ...*gravbus.Bus) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, b := range nodes {
+		must(t, b.WaitPeers(ctx, len(nodes)-1))
+	}
+}
+
+// meshWanted waits until n peers of b want the type.
+func meshWanted(t testing.TB, b *gravbus.Bus, typ string, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, b.WaitInterest(ctx, typ, n))
+}
+
+// meshCtx is a context of so much time.
+func meshCtx(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// listener connects a pod that records what it gets.
+func meshListener(t testing.TB, b *gravbus.Bus, pattern string, opts ...gravbus.PodOption) (*gravbus.Pod, *recorder) {
+	t.Helper()
+	p, r := b.Connect(opts...), new(recorder)
+	must(t, p.OnType(pattern, r.handle))
+	return p, r
+}
+
+// meshReplier connects a pod that answers what it is asked with its name.
+func meshReplier(t testing.TB, b *gravbus.Bus, pattern, name string, opts ...gravbus.PodOption) *gravbus.Pod {
+	t.Helper()
+	p := b.Connect(append(opts, gravbus.Name(name))...)
+	must(t, p.OnType(pattern, func(msg gravbus.Message) error {
+		p.ReplyTo(msg, gravbus.NewMsg("reply", []byte(name)))
+		return nil
+	}))
+	return p
+}
+
+// texts returns the data of messages.
+func meshTexts(msgs []gravbus.Message) (all []string) {
+	for _, m := range msgs {
+		all = append(all, string(m.Data()))
+	}
+	return all
+}
+
+// peerOf returns the stats of the peer of this name, or of the only one.
+func meshPeerOf(t testing.TB, b *gravbus.Bus, name string) gravbus.PeerStats {
+	t.Helper()
+	for _, p := range b.Stats().Peers {
+		if p.Name == name {
+			return p
+		}
+	}
+	t.Fatalf("no peer %s among %d", name, len(b.Stats().Peers))
+	return gravbus.PeerStats{}
+}
+
+// meshEvents records events of peers in short: "up b", "gap b 3 in".
+type meshEvents struct {
+	mu   sync.Mutex
+	all  []string
+	msgs []gravbus.Message
+}
+
+func meshWatch(t testing.TB, b *gravbus.Bus) *meshEvents {
+	t.Helper()
+	e := new(meshEvents)
+	must(t, b.Connect(gravbus.Name("watch")).OnType("gravbus.peer.>", e.handle, gravbus.EventRefused))
+	return e
+}
+
+func (e *meshEvents) handle(msg gravbus.Message) error {
+	text := strings.TrimPrefix(msg.Type(), "gravbus.peer.")
+	switch msg.Type() {
+	case gravbus.EventPeerGap:
+		g, err := gravbus.Decode[gravbus.Gap](msg)
+		if err != nil {
+			return err
+		}
+		text = fmt.Sprintf("gap %d", g.Count)
+		if g.Incoming {
+			text += " in"
+		}
+	case gravbus.EventRefused:
+		text = "message refused"
+	default:
+		p, err := gravbus.Decode[gravbus.PeerEvent](msg)
+		if err != nil {
+			return err
+		}
+		if p.Peer.Name != "" {
+			text += " " + p.Peer.Name
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all, e.msgs = append(e.all, text), append(e.msgs, msg)
+	return nil
+}
+
+// take returns what has come since the last take, once nothing moves.
+func (e *meshEvents) take() (all []string) {
+	synctest.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all, e.all = e.all, nil
+	return all
+}
+
+func (e *meshEvents) last(typ string) gravbus.Message {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range slices.Backward(e.msgs) {
+		if m.Type() == typ {
+			return m
+		}
+	}
+	return nil
+}
+
+func (e *meshEvents) want(t testing.TB, want ...string) {
+	t.Helper()
+	if got := e.take(); !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+// A link comes, is cut, comes back, and ends: each is told once.
+func TestMeshEventsOfALinksLife(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a := n.node("a", "")
+		e := meshWatch(t, a)
+		b := n.node("b", "a")
+		meshUp(t, a, b)
+		e.want(t, "up b")
+		if s := meshPeerOf(t, a, "b"); s.State != gravbus.PeerUp || s.NodeUUID != b.NodeUUID || s.Dialled || s.Cuts != 0 || s.Authenticated {
+			t.Errorf("stats %+v", s)
+		}
+		if s := meshPeerOf(t, b, "a"); s.State != gravbus.PeerUp || !s.Dialled {
+			t.Errorf("stats %+v", s)
+		}
+		n.Cut("a", "b")
+		e.want(t, "down b")
+		if s := meshPeerOf(t, a, "b"); s.State != gravbus.PeerAway {
+			t.Errorf("stats %+v", s)
+		}
+		meshUp(t, a, b)
+		e.want(t, "up b")
+		if s := meshPeerOf(t, a, "b"); s.State != gravbus.PeerUp || s.Cuts != 1 || s.Gaps != 0 || s.Lost != 0 {
+			t.Errorf("stats %+v", s)
+		}
+		must(t, b.Shutdown(meshCtx(t, time.Minute)))
+		e.want(t, "down b", "lost b")
+		if s := a.Stats(); len(s.Peers) != 0 || s.Strangers != 0 {
+			t.Errorf("stats %+v", s)
+		}
+		time.Sleep(time.Hour)
+		e.want(t)
+	})
+}
+
+// Counts of messages are of messages, on both sides.
+func TestMeshEventsStatsAreExact(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		_, got := meshListener(t, b, "t.>")
+		meshWanted(t, a, "t.x", 1)
+		p := a.Connect()
+		for i := range 100 {
+			p.Send(nth("t.x", 1, i))
+		}
+		got.await(t, 100)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s := meshPeerOf(t, a, "b"); s.Sent != 100 || s.Received != 0 || s.Depth != 0 || s.DepthCost != 0 || s.Unacked != 0 || s.Resent != 0 {
+			t.Errorf("sender %+v", s)
+		}
+		if s := meshPeerOf(t, b, "a"); s.Received != 100 || s.Sent != 0 {
+			t.Errorf("receiver %+v", s)
+		}
+		if s := a.Stats(); s.Sent != 100 {
+			t.Errorf("the sending bus counts %d sent", s.Sent)
+		}
+		if s := b.Stats(); s.Sent != 0 || s.Delivered != 100 {
+			t.Errorf("the receiving bus counts %d sent and %d delivered", s.Sent, s.Delivered)
+		}
+	})
+}
+
+// A peer that is away for longer than it may be is given up; what was for it is counted, and both
+// sides hear of that, once.
+func TestMeshEventsOfALostPeer(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair(gravbus.UseResumeFor(30*time.Second), gravbus.UseDeadAfter(3*time.Second))
+		_, got := meshListener(t, b, "t")
+		meshWanted(t, a, "t", 1)
+		ea, eb := meshWatch(t, a), meshWatch(t, b)
+		n.Partition([]string{"a"}, []string{"b"})
+		p := a.Connect()
+		for i := range 10 {
+			p.Send(nth("t", 1, i))
+		}
+		time.Sleep(5 * time.Second)
+		ea.want(t, "down b")
+		eb.want(t, "down a")
+		if s := meshPeerOf(t, a, "b"); s.State != gravbus.PeerAway {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(60 * time.Second)
+		ea.want(t, "gap 10", "lost b")
+		eb.want(t, "lost a")
+		if len(a.Stats().Peers)+len(b.Stats().Peers) != 0 {
+			t.Error("peers that are given up are in Stats")
+		}
+		n.Heal()
+		meshUp(t, a, b)
+		ea.want(t, "up b")
+		synctest.Wait()
+		time.Sleep(time.Second)
+		eb.want(t, "up a", "gap 10 in")
+		meshWanted(t, a, "t", 1)
+		p.Send(nth("t", 1, 10))
+		msgs := got.await(t, 1)
+		if _, i := numberOf(msgs[0]); i != 10 {
+			t.Errorf("got %d", i)
+		}
+		var gap gravbus.Gap
+		gap, err := gravbus.Decode[gravbus.Gap](eb.last(gravbus.EventPeerGap))
+		must(t, err)
+		if gap.Peer != a.NodeUUID || gap.Count != 10 || gap.From == gap.To {
+			t.Errorf("gap %+v", gap)
+		}
+		if s := meshPeerOf(t, b, "a"); s.Gaps != 1 || s.Lost != 10 {
+			t.Errorf("receiver's stats %+v", s)
+		}
+	})
+}
+
+// A process that is started again at the same address is another node: the old one is given up at
+// once.
+func TestMeshEventsOfARestart(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a := n.node("a", "b")
+		b := n.node("b", "")
+		meshUp(t, a, b)
+		e := meshWatch(t, a)
+		b.Close()
+		e.want(t, "down b", "lost b") // it has said so
+		again := n.node("b", "a")
+		meshUp(t, a, again)
+		e.want(t, "up b")
+
+		// As after SIGKILL: no word of it.
+		n.Partition([]string{"a"}, []string{"b"})
+		time.Sleep(11 * time.Second)
+		e.want(t, "down b")
+		again.Close()
+		n.Heal()
+		third := n.node("b", "a")
+		meshUp(t, a, third)
+		time.Sleep(time.Minute)
+		got := e.take()
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"lost b", "up b"}) {
+			t.Errorf("events %q", got)
+		}
+	})
+}
+
+// A peer that takes nothing is told of once, and what had to give way is exactly what is missing.
+func TestMeshEventsOfASlowPeer(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair(gravbus.UseLinkBounds(100, 0), gravbus.UseDeadAfter(time.Hour), gravbus.UseLinkStallLimit(2*time.Second))
+		_, got := meshListener(t, b, "t")
+		meshWanted(t, a, "t", 1)
+		ea, eb := meshWatch(t, a), meshWatch(t, b)
+		n.Partition([]string{"a"}, []string{"b"})
+		p := a.Connect()
+		began := time.Now()
+		const sent = 1000
+		big := make([]byte, 64<<10)
+		for i := range sent {
+			copy(big, fmt.Sprintf("%6d", i))
+			if p.Send(gravbus.NewMsg("t", slices.Clone(big))) == nil {
+				t.Fatal("not sent")
+			}
+		}
+		if d := time.Since(began); d < 2*time.Second || d > 3*time.Second {
+			t.Errorf("a peer that stands still holds up the sender for %v", d)
+		}
+		ea.want(t, "slow b")
+		n.Heal()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		lost := uint64(0)
+		for _, text := range ea.take() {
+			var c uint64
+			if _, err := fmt.Sscanf(text, "gap %d", &c); err != nil {
+				t.Errorf("event %q", text)
+			}
+			lost += c
+		}
+		told := uint64(0)
+		for _, text := range eb.take() {
+			var c uint64
+			if _, err := fmt.Sscanf(text, "gap %d in", &c); err != nil {
+				t.Errorf("event %q", text)
+			}
+			told += c
+		}
+		came := len(got.all())
+		if lost == 0 || told != lost || came+int(lost) != sent {
+			t.Errorf("%d came, sender counts %d lost, receiver %d, of %d", came, lost, told, sent)
+		}
+		if s := meshPeerOf(t, a, "b"); s.Lost != lost || s.Gaps == 0 {
+			t.Errorf("%+v", s)
+		}
+		if s := meshPeerOf(t, b, "a"); s.Lost != lost {
+			t.Errorf("%+v", s)
+		}
+		last := -1
+		for _, m := range got.all() {
+			i := 0
+			fmt.Sscanf(string(m.Data()[:6]), "%d", &i)
+			if i <= last {
+				t.Fatalf("%d after %d", i, last)
+			}
+			last = i
+		}
+		if last != sent-1 {
+			t.Errorf("the last is %d", last)
+		}
+	})
+}
+
+// Nodes that refuse each other both say so.
+func TestMeshEventsOfRefusals(t *testing.T) {
+	key := func(c string) []byte { return []byte(strings.Repeat(c, 32)) }
+	for _, c := range []struct {
+		name string
+		a, b gravbus.Option
+		want error
+	}{
+		{"mesh", gravbus.UseMesh("one"), gravbus.UseMesh("two"), gravbus.ErrMeshMismatch},
+		{"key", gravbus.UseMeshKey(key("x")), gravbus.UseMeshKey(key("y")), gravbus.ErrUnauthorized},
+		{"no key here", nil, gravbus.UseMeshKey(key("y")), gravbus.ErrUnauthorized},
+		{"no key there", gravbus.UseMeshKey(key("y")), nil, gravbus.ErrUnauthorized},
+		{"accept here", gravbus.UseAccept(func(gravbus.PeerInfo) error { return errors.New("never you") }), nil, gravbus.ErrRejected},
+		{"accept there", nil, gravbus.UseAccept(func(gravbus.PeerInfo) error { return errors.New("never you") }), gravbus.ErrRejected},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+				a, b := n.node("a", "", c.a), n.node("b", "", c.b)
+				ea, eb := meshWatch(t, a), meshWatch(t, b)
+				err := a.ConnectEndpoint("memory:b")
+				var pe *gravbus.PeerError
+				if !errors.Is(err, c.want) || !errors.As(err, &pe) || pe.Endpoint != "memory:b" || pe.Op != "connect" {
+					t.Errorf("error %v", err)
+				}
+				if c.want == gravbus.ErrRejected && !strings.Contains(err.Error(), "never you") {
+					t.Errorf("error %v", err)
+				}
+				for i, e := range []*meshEvents{ea, eb} {
+					if all := e.take(); len(all) != 1 || !strings.HasPrefix(all[0], "refused") {
+						t.Fatalf("side %d: events %q", i, all)
+					}
+					ev, err := gravbus.Decode[gravbus.PeerEvent](e.last(gravbus.EventPeerRefused))
+					if err != nil || !strings.Contains(ev.Error, c.want.Error()) || ev.Remote == "" {
+						t.Errorf("side %d: %+v, %v", i, ev, err)
+					}
+					if c.want == gravbus.ErrRejected && !strings.Contains(ev.Error, "never you") {
+						t.Errorf("side %d: %+v", i, ev)
+					}
+				}
+				if a.Stats().Strangers != 1 || b.Stats().Strangers != 1 {
+					t.Errorf("%d and %d strangers", a.Stats().Strangers, b.Stats().Strangers)
+				}
+				if len(a.Stats().Peers)+len(b.Stats().Peers) != 0 {
+					t.Error("they are peers")
+				}
+			})
+		})
+	}
+}
