@@ -130,9 +130,14 @@ type goneNotice struct {
 	pod uint64
 }
 
+// maxTargetNames bounds the names in one word to a peer: a packet has to hold them. Further pods go
+// by their numbers.
+const maxTargetNames = 64 << 10
+
 // tellTargets tells the peer who got its request.
 func (p *peer) tellTargets(request uuid.UUID, targets []mailbox.Target[Message]) {
 	t := &wire.Targets{Request: wire.ID(request)}
+	size := 0
 	for _, target := range targets {
 		var one wire.Target
 		for _, r := range target.Readers {
@@ -145,7 +150,11 @@ func (p *peer) tellTargets(request uuid.UUID, targets []mailbox.Target[Message])
 			p.mu.Unlock()
 			if pod := p.mesh.bus.pods.get(id); pod != nil { // asked after it was noted: if it goes from now on, podGone tells
 				one.Pods = append(one.Pods, id)
-				one.Names = append(one.Names, pod.Name())
+				name := pod.Name()
+				if size += len(name); size > maxTargetNames {
+					name = ""
+				}
+				one.Names = append(one.Names, name)
 			}
 		}
 		if len(one.Pods) > 0 {
@@ -250,7 +259,7 @@ func (x *meshed) tunnel(p *Pod, capability string, msg Message) (*Receipt, error
 func (x *meshed) capable(capability string) *peer {
 	var able []*peer
 	for _, p := range x.list() {
-		if p.link.State() == mesh.Ready && slices.Contains(p.link.Peer().Capabilities, capability) {
+		if p.link.State() == mesh.Ready && !p.link.Leaving() && slices.Contains(p.link.Peer().Capabilities, capability) {
 			able = append(able, p)
 		}
 	}

@@ -156,7 +156,7 @@ func (m *member) watchGaps() error {
 		if g.Incoming {
 			way = "from"
 		}
-		m.log.Errorf("%s lost on their way %s node %s", plural(g.Count, "message"), way, g.Peer)
+		m.log.Errorf("%s lost on the way %s node %s", plural(g.Count, "message"), way, g.Peer)
 		return nil
 	})
 }
@@ -217,7 +217,7 @@ func (m *member) leave(ctx context.Context) error {
 		return &failure{fmt.Errorf("not all that was under way has been handed over: %w", err)}
 	}
 	if n := m.lost.Load(); n > 0 {
-		return &failure{fmt.Errorf("%s were lost", plural(n, "message"))}
+		return &failure{fmt.Errorf("lost %s", plural(n, "message"))}
 	}
 	return nil
 }

@@ -78,11 +78,15 @@ func (f *requestFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Opt
 	} else if !errors.Is(err, gravbus.ErrInvalidType) {
 		err = gravbus.ErrNoResponders
 	}
+	// Whatever came of it, who has answered is told that the answers are here.
+	return errors.Join(f.outcome(ctx, m, typ, err), m.leave(ctx))
+}
+
+// outcome is what a request that ended with err comes to.
+func (f *requestFlags) outcome(ctx context.Context, m *member, typ string, err error) error {
 	var missing *gravbus.MissingError
 	switch {
-	case err == nil:
-		return m.leave(ctx)
-	case errors.Is(err, gravbus.ErrInvalidType):
+	case err == nil || errors.Is(err, gravbus.ErrInvalidType):
 		return err
 	case ctx.Err() != nil:
 		return &failure{errInterrupted}

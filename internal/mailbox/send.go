@@ -105,7 +105,7 @@ func (l *Lane[T]) await(ctx context.Context, it *Item[T], own *Reader[T], o *Out
 		deadline := l.watch(now, it, o.exempt)
 		goesOn := false
 		if o.GoesOn != nil {
-			goesOn = l.moved(it, o.exempt, &seen)
+			goesOn = l.moved(now, it, o.exempt, &seen)
 			if look := now.Add(goesOnEvery); deadline.IsZero() || look.Before(deadline) {
 				deadline = look
 			}

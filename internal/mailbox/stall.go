@@ -47,15 +47,19 @@ func (l *Lane[T]) progress(rs []*Reader[T]) (done uint64, waits bool) {
 // goesOnEvery is how often an append that is to tell so looks whether those who are full go on.
 const goesOnEvery = 200 * time.Millisecond
 
-// progressSum is what those who are full had finished.
+// goesOnFor is how long a handler that waits in a Send of its own goes on without having finished
+// anything. Two nodes whose handlers wait for each other must not keep telling each other so.
+const goesOnFor = 10 * time.Second
+
+// progressSum is what those who are full had finished, and since when it is so much.
 type progressSum struct {
-	done  uint64
-	known bool
+	done uint64
+	at   time.Time
 }
 
-// moved reports whether those for whom it waits have finished something since seen was set, or wait
-// themselves, and sets it.
-func (l *Lane[T]) moved(it *Item[T], exempt []*Queue[T], seen *progressSum) bool {
+// moved reports whether those for whom it waits have finished something since seen was set, or have
+// waited themselves for not too long, and sets it.
+func (l *Lane[T]) moved(now time.Time, it *Item[T], exempt []*Queue[T], seen *progressSum) bool {
 	sum, wait := uint64(0), false
 	add := func(rs []*Reader[T]) {
 		done, waits := l.progress(rs)
@@ -71,9 +75,12 @@ func (l *Lane[T]) moved(it *Item[T], exempt []*Queue[T], seen *progressSum) bool
 			add(q.members)
 		}
 	}
-	moved := wait || seen.known && sum != seen.done
-	*seen = progressSum{sum, true}
-	return moved
+	if finished := sum != seen.done; finished || seen.at.IsZero() {
+		first := seen.at.IsZero()
+		*seen = progressSum{sum, now}
+		return !first
+	}
+	return wait && now.Sub(seen.at) < goesOnFor
 }
 
 // watch notes the progress of all who are full, and returns when the first of them will have

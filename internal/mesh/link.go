@@ -543,6 +543,13 @@ func IsRefusal(err error) bool {
 	return errors.As(err, &e)
 }
 
+// Leaving reports whether the peer has said that it leaves.
+func (l *Link[T]) Leaving() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.left
+}
+
 // Stats is a snapshot of a link.
 type Stats struct {
 	State                              State
