@@ -7,34 +7,31 @@ import (
 )
 
 // Claim takes items in hand for the calling drainer: up to MaxBatch and len(buf), one where several
-// drainers compete; with a MaxCost no more once they cost a quarter of that. It returns first what lag there is to be told, if any, then items. When it
-// returns neither, the drainer must end: another one is woken when there is more.
+// drainers compete; with a MaxCost no more once they cost a quarter of that. It returns first what
+// lag there is to be told, if any, then items. When it returns neither, the drainer must end:
+// another one is woken when there is more.
+//
+// Its frame is kept small, and so are those below it on the way to waking a sender, so that the
+// stack of a drainer that has just been started need not grow for that: it takes a microsecond, and
+// with a fast sender there is one in a thousand messages.
 func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
 	l := r.lock()
-	if r.gone {
-		r.rest(l)
-		rousing := l.rousing
-		l.rousing = nil
-		l.mu.Unlock()
-		l.rouse(rousing)
-		return 0, lag
-	}
-	r.note(gid.Current())
-	var w wakes[T]
 	rousing := l.rousing
 	l.rousing = nil
-	switch {
-	case r.x != nil && r.x.lag.Count > 0:
-		lag, r.x.lag = r.x.lag, lag
-	case r.x != nil && len(r.x.before) > 0:
-		n = r.claimBefore(l, buf, &w)
-	case r.q == nil:
-		n = r.claimRing(l, buf)
-	default:
-		if lag = r.q.dueLag(); lag.Count == 0 {
-			n = r.q.take(r, buf[:min(len(buf), l.batch)])
-			if n == 0 {
-				lag = r.q.dueLag()
+	help := false
+	if !r.gone {
+		r.note(gid.Current())
+		switch {
+		case r.x != nil && r.x.isFirst():
+			n, lag, help = r.claimFirst(l, buf)
+		case r.q == nil:
+			n = r.claimRing(l, buf)
+		default:
+			if !r.q.lagIsDue() {
+				n = r.q.take(r, buf[:min(len(buf), l.batch)])
+			}
+			if n == 0 && r.q.lagIsDue() {
+				lag, r.q.lag = r.q.lag, lag
 			}
 		}
 	}
@@ -44,8 +41,8 @@ func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
 		r.done.Add(1)
 	}
 	l.mu.Unlock()
-	if w.one != nil {
-		w.run()
+	if help {
+		r.waker.Wake()
 	}
 	if rousing != nil {
 		l.rouse(rousing)
@@ -91,16 +88,23 @@ func (r *Reader[T]) claimRing(l *Lane[T], buf []Item[T]) (n int) {
 // isFull reports whether senders to lane l have to wait for r, which shares its ring.
 func (r *Reader[T]) isFull(l *Lane[T]) bool { return l.head-r.pos-uint64(r.own) >= l.bound }
 
-// claimBefore takes from what comes before all else, and wakes more drainers if the reader may have
-// them.
-func (r *Reader[T]) claimBefore(l *Lane[T], buf []Item[T], w *wakes[T]) int {
+// isFirst reports whether there is something that comes before all that is on the lane.
+func (x *rare[T]) isFirst() bool { return x.lag.Count > 0 || len(x.before) > 0 }
+
+// claimFirst takes from what comes before all that is on the lane. With help another drainer is to
+// be woken for the rest.
+func (r *Reader[T]) claimFirst(l *Lane[T], buf []Item[T]) (n int, lag Lag[T], help bool) {
 	x := r.x
+	if x.lag.Count > 0 {
+		lag, x.lag = x.lag, lag
+		return 0, lag, false
+	}
 	buf = buf[:min(len(buf), l.batch)]
 	if r.cfg.Width > 1 {
 		buf = buf[:1]
 	}
 	buf = buf[:r.affordableBefore(l, x.before[:min(len(buf), len(x.before))])]
-	n := copy(buf, x.before)
+	n = copy(buf, x.before)
 	clear(x.before[:n])
 	x.before = x.before[n:]
 	if len(x.before) == 0 {
@@ -108,9 +112,9 @@ func (r *Reader[T]) claimBefore(l *Lane[T], buf []Item[T], w *wakes[T]) int {
 	} else if int(r.active) < r.cfg.Width {
 		r.active++
 		r.q.spare--
-		w.add(r)
+		help = true
 	}
-	return n
+	return n, lag, help
 }
 
 // note remembers which goroutine drains.

@@ -297,12 +297,9 @@ func (q *Queue[T]) remove(p uint64) {
 	}
 }
 
-// dueLag returns what the readers have lost if the order has come to it.
-func (q *Queue[T]) dueLag() (lag Lag[T]) {
-	if q.lag.Count > 0 && (q.pos >= q.lagAt || q.holds.count == 0) {
-		lag, q.lag = q.lag, lag
-	}
-	return lag
+// lagIsDue reports whether the readers have lost something and the order has come to it.
+func (q *Queue[T]) lagIsDue() bool {
+	return q.lag.Count > 0 && (q.pos >= q.lagAt || q.holds.count == 0)
 }
 
 // take moves up to len(buf) items to buf, one if several compete for them, and no more once they
