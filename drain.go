@@ -102,8 +102,10 @@ func (p *Pod) handle(b *batch) {
 			}
 		}
 	}()
-	for ; b.i < b.n; b.i++ {
-		it := &b.items[b.i]
+	items := b.items[:b.n]
+	for i := b.i; i < len(items); i++ {
+		b.i = i
+		it := &items[i]
 		if s := p.state.Load(); s != podOpen {
 			if given := p.cfg.group != "" && p.reader.GiveBack(*it); !given && s == podFailed {
 				p.deadLetter(failure{item: *it, err: errPodFailed})
@@ -133,6 +135,7 @@ func (p *Pod) handle(b *batch) {
 			p.redeliver(b)
 		}
 	}
+	b.i = b.n
 }
 
 // wants reports whether the handler wants msg, which was claimed for the one before it.

@@ -113,10 +113,15 @@ func newMessage(typ string, data []byte) *message {
 
 // receiptOf returns the receipt for p, and marks the message as sent.
 func (m *message) receiptOf(p *Pod) *Receipt {
-	switch first := m.receipt.pod.Load(); {
-	case first == p:
+	if m.receipt.pod.Load() == p {
 		return &m.receipt
-	case first == nil && m.receipt.pod.CompareAndSwap(nil, p):
+	}
+	return m.newReceipt(p)
+}
+
+// newReceipt is receiptOf for the first time, and apart so that receiptOf is inlined.
+func (m *message) newReceipt(p *Pod) *Receipt {
+	if m.receipt.pod.Load() == nil && m.receipt.pod.CompareAndSwap(nil, p) {
 		return &m.receipt
 	}
 	// Another pod has sent it before: replies to one are replies to both.

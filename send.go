@@ -70,10 +70,21 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	}
 	lanes := found.Sinks()
 	for i := next; i < len(lanes); i++ {
-		if i == 0 && b.buffer != nil || !b.appendStraight(&it, found, lanes[i], p, s) { // post has tried the first
-			if err := b.appendSlow(ctx, p, &it, found, lanes[i], s, &undelivered); err != nil {
-				return err
+		l := lanes[i]
+		if s.targets == nil && (i > 0 || b.buffer == nil) { // post has tried the first
+			l.Lock()
+			n, wake, ok := l.AppendLocked(&it, &p.reader, l.Left() && !b.routes.Fresh(found))
+			l.Unlock()
+			if wake != nil {
+				wake.Rouse()
 			}
+			s.receivers += n
+			if ok {
+				continue
+			}
+		}
+		if err := b.appendSlow(ctx, p, &it, found, l, s, &undelivered); err != nil {
+			return err
 		}
 	}
 	var asker *peer
@@ -113,21 +124,6 @@ func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*ro
 		wake.Rouse()
 	}
 	return found, next
-}
-
-// appendStraight puts the message into a lane of its route, if that can be done at once.
-func (b *Bus) appendStraight(it *item, found *route.Found[*lane], l *lane, p *Pod, s *sending) bool {
-	if s.targets != nil {
-		return false
-	}
-	l.Lock()
-	n, wake, ok := l.AppendLocked(it, &p.reader, l.Left() && !b.routes.Fresh(found))
-	l.Unlock()
-	if wake != nil {
-		wake.Rouse()
-	}
-	s.receivers += n
-	return ok
 }
 
 // appendSlow puts the message into a lane of its route, waiting if need be.
