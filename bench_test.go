@@ -309,7 +309,6 @@ func BenchmarkChannelPingPong(b *testing.B) {
 
 // BenchmarkChurn connects a pod, sets a handler and disconnects it, on a bus with other pods.
 func BenchmarkChurn(b *testing.B) {
-	handler := func(gravbus.Message) error { return nil }
 	for _, types := range []string{"same", "distinct"} {
 		for _, pods := range []int{100, 10000} {
 			b.Run(fmt.Sprintf("types=%s/pods=%d", types, pods), func(b *testing.B) {
@@ -321,13 +320,13 @@ func BenchmarkChurn(b *testing.B) {
 					return fmt.Sprintf("bench.message%d", i)
 				}
 				for i := range pods {
-					bus.Connect().OnType(name(i), handler)
+					bus.Connect().OnType(name(i), nop)
 				}
 				own := name(pods)
 				b.ReportAllocs()
 				for b.Loop() {
 					pod := bus.Connect()
-					pod.OnType(own, handler)
+					pod.OnType(own, nop)
 					pod.Disconnect()
 				}
 				if n := len(bus.Stats().Pods); n != pods {
@@ -340,7 +339,6 @@ func BenchmarkChurn(b *testing.B) {
 
 // BenchmarkIdlePod reports what an idle pod with a handler costs in heap and goroutines, with 100,000 of them.
 func BenchmarkIdlePod(b *testing.B) {
-	handler := func(gravbus.Message) error { return nil }
 	for _, types := range []string{"same", "distinct"} {
 		b.Run("types="+types, func(b *testing.B) {
 			const pods = 100_000
@@ -358,7 +356,7 @@ func BenchmarkIdlePod(b *testing.B) {
 				runtime.ReadMemStats(&before)
 				bus := gravbus.New()
 				for i := range pods {
-					bus.Connect().OnType(names[i], handler)
+					bus.Connect().OnType(names[i], nop)
 				}
 				runtime.GC()
 				runtime.ReadMemStats(&after)

@@ -45,14 +45,6 @@ func bufferPush(t *testing.T, b *gravbus.Buffer, from, to, size int) {
 	}
 }
 
-// bufferRun returns the numbers from a to b.
-func bufferRun(a, b int) (numbers []int) {
-	for n := a; n <= b; n++ {
-		numbers = append(numbers, n)
-	}
-	return numbers
-}
-
 func bufferWant(t *testing.T, got, want []int) {
 	t.Helper()
 	if !slices.Equal(got, want) {
@@ -90,7 +82,7 @@ func TestBufferOfABus(t *testing.T) {
 		pod.Send(bufferMsg(n, 0))
 	}
 	b := bus.Buffer()
-	bufferWant(t, bufferNumbers(b.All()), bufferRun(2, 4))
+	bufferWant(t, bufferNumbers(b.All()), span(2, 4))
 	if err := b.Push(bufferMsg(9, 0)); !errors.Is(err, gravbus.ErrBusBuffer) || b.Len() != 3 || b.Limit() != 3 {
 		t.Errorf("%v, %d messages, limit %d", err, b.Len(), b.Limit())
 	}
@@ -98,7 +90,7 @@ func TestBufferOfABus(t *testing.T) {
 		t.Errorf("nil buffer: %v", err)
 	}
 	bus.Close()
-	bufferWant(t, bufferNumbers(b.All()), bufferRun(2, 4))
+	bufferWant(t, bufferNumbers(b.All()), span(2, 4))
 	if bus.Buffer() != b {
 		t.Error("another buffer")
 	}
@@ -109,7 +101,7 @@ func TestBufferBoundByCount(t *testing.T) {
 		b := gravbus.NewBuffer(limit)
 		for n := 1; n <= 3*limit+1; n++ {
 			bufferPush(t, b, n, n, 0)
-			want := bufferRun(max(1, n-limit+1), n)
+			want := span(max(1, n-limit+1), n)
 			if got := bufferNumbers(b.All()); !slices.Equal(got, want) || b.Len() != len(want) {
 				t.Fatalf("limit %d, after %d: %v, length %d", limit, n, got, b.Len())
 			}
@@ -121,20 +113,20 @@ func TestBufferBoundByBytes(t *testing.T) {
 	const size = 56 // with the overhead: 200
 	b := gravbus.NewBuffer(1000, gravbus.MaxBytes(1000))
 	bufferPush(t, b, 1, 5, size)
-	bufferWant(t, bufferNumbers(b.All()), bufferRun(1, 5))
+	bufferWant(t, bufferNumbers(b.All()), span(1, 5))
 	bufferPush(t, b, 6, 6, 1) // smaller, but one byte too much is too much
-	bufferWant(t, bufferNumbers(b.All()), bufferRun(2, 6))
+	bufferWant(t, bufferNumbers(b.All()), span(2, 6))
 	bufferPush(t, b, 7, 7, 600) // three have to go
-	bufferWant(t, bufferNumbers(b.All()), bufferRun(6, 7))
+	bufferWant(t, bufferNumbers(b.All()), span(6, 7))
 	bufferPush(t, b, 8, 8, 1000-bufferOverhead) // just fits
-	bufferWant(t, bufferNumbers(b.All()), bufferRun(8, 8))
+	bufferWant(t, bufferNumbers(b.All()), span(8, 8))
 	bufferPush(t, b, 9, 9, 1000-bufferOverhead+1) // does not: no gap may be left
 	bufferWant(t, bufferNumbers(b.All()), nil)
 	if b.Next() != nil || b.Len() != 0 {
 		t.Error("not empty")
 	}
 	bufferPush(t, b, 10, 20, size)
-	bufferWant(t, bufferNumbers(b.All()), bufferRun(16, 20))
+	bufferWant(t, bufferNumbers(b.All()), span(16, 20))
 
 	b = gravbus.NewBuffer(1000, gravbus.MaxBytes(1))
 	bufferPush(t, b, 1, 3, 0)
@@ -149,13 +141,13 @@ func TestBufferBoundByAge(t *testing.T) {
 			<-time.After(time.Second)
 		}
 		<-time.After(5 * time.Second) // message 1 is 10 s old: not older than that
-		bufferWant(t, bufferNumbers(b.All()), bufferRun(1, 5))
+		bufferWant(t, bufferNumbers(b.All()), span(1, 5))
 		<-time.After(time.Nanosecond)
 		if b.Len() != 4 {
 			t.Errorf("%d messages, want 4", b.Len())
 		}
 		<-time.After(time.Second)
-		bufferWant(t, bufferNumbers(b.All()), bufferRun(3, 5))
+		bufferWant(t, bufferNumbers(b.All()), span(3, 5))
 		<-time.After(time.Second)
 		if msg := b.Next(); msg == nil || strings.TrimSpace(string(msg.Data())) != "4" {
 			t.Errorf("Next returns %v", msg)
@@ -169,7 +161,7 @@ func TestBufferBoundByAge(t *testing.T) {
 			t.Error("not empty")
 		}
 		bufferPush(t, b, 6, 7, 0)
-		bufferWant(t, bufferNumbers(b.Since(time.Time{})), bufferRun(6, 7))
+		bufferWant(t, bufferNumbers(b.Since(time.Time{})), span(6, 7))
 
 		// A message that is old already when it is pushed goes as soon as it is the oldest.
 		old, err := gravbus.MsgFromBytes([]byte(strings.Replace(inputGoodJSON, "2026-", "1990-", 1)))
@@ -237,7 +229,7 @@ func TestBufferIter(t *testing.T) {
 	}
 	all := b.All()
 	bufferPush(t, b, 30, 30, 0)
-	bufferWant(t, bufferNumbers(all), append(bufferRun(12, 20), 30)) // each loop takes its own look
+	bufferWant(t, bufferNumbers(all), append(span(12, 20), 30)) // each loop takes its own look
 }
 
 func TestBufferSince(t *testing.T) {
@@ -250,9 +242,9 @@ func TestBufferSince(t *testing.T) {
 			<-time.After(time.Second)
 		}
 		for n, then := range at {
-			bufferWant(t, bufferNumbers(b.Since(then)), bufferRun(n, 4))
-			bufferWant(t, bufferNumbers(b.Since(then.Add(1))), bufferRun(n+1, 4))
-			bufferWant(t, bufferNumbers(b.Since(then.In(time.FixedZone("", 3600)))), bufferRun(n, 4))
+			bufferWant(t, bufferNumbers(b.Since(then)), span(n, 4))
+			bufferWant(t, bufferNumbers(b.Since(then.Add(1))), span(n+1, 4))
+			bufferWant(t, bufferNumbers(b.Since(then.In(time.FixedZone("", 3600)))), span(n, 4))
 		}
 	})
 }
@@ -288,10 +280,10 @@ func TestBufferAfter(t *testing.T) {
 }
 
 func TestBufferConcurrent(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	b := gravbus.NewBuffer(50, gravbus.MaxBytes(50*(bufferOverhead+20)), gravbus.MaxAge(time.Minute))
 	const pushers = 4
-	n := faultFewer(20_000)
+	n := fewer(20_000, 10)
 	var pushing, reading sync.WaitGroup
 	done := make(chan struct{})
 	// check fails if one pusher's messages are not in its order without gaps. Message n of pusher i is n*pushers+i.

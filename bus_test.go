@@ -137,7 +137,7 @@ func TestGuarantee3OwnMessagesTakeNoRoom(t *testing.T) {
 		release := make(chan struct{})
 		var got recorder
 		must(t, pod.On(func(msg gravbus.Message) error { <-release; return got.handle(msg) }))
-		must(t, other.On(func(gravbus.Message) error { return nil }))
+		must(t, other.On(nop))
 		other.Send(nth("a", 0, 0))
 		synctest.Wait()
 		began := time.Now()
@@ -575,7 +575,7 @@ func TestRequest(t *testing.T) {
 			t.Errorf("without responders: %v after %v", err, time.Since(began))
 		}
 		silent := bus.Connect()
-		must(t, silent.OnType("ask", func(gravbus.Message) error { return nil }))
+		must(t, silent.OnType("ask", nop))
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		if _, err := asker.Request(ctx, gravbus.NewMsg("ask", nil)); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 3*time.Second {

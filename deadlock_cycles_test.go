@@ -25,7 +25,7 @@ func TestDeadlockMultiplyingCycleMeetsTheCap(t *testing.T) {
 						return []faultHop{{(at.to + 1) % nodes, "a", 1}, {(at.to + 2) % nodes, "b", 1}}
 					}, gravbus.Mailbox(mailbox), gravbus.MailboxCap(limit), gravbus.StallLimit(faultNever))
 					defer n.bus.Close()
-					n.reach.Store(int64(faultScaled(20_000)))
+					n.reach.Store(int64(fewer(20_000, 6)))
 					for i := range nodes {
 						pod := n.bus.Connect()
 						go n.send(context.Background(), pod, faultHop{i, "a", 1})
@@ -54,7 +54,7 @@ func TestDeadlockMultiplyingCycleMeetsTheCap(t *testing.T) {
 
 // Handlers that send through other pods than their own are seen as waiting all the same.
 func TestDeadlockCycleByForeignPods(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	for _, shared := range []bool{false, true} {
 		t.Run(fmt.Sprintf("shared=%t", shared), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestDeadlockHandlerSendsToItselfByForeignPod(t *testing.T) {
 
 // What the bus cannot see, a handler that waits for another goroutine which sends to it, ends with the stall limit.
 func TestDeadlockHiddenCycleEndsWithStallLimit(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	synctest.Test(t, func(t *testing.T) {
 		const stall = 3 * time.Second
 		n := newFaultNet(t, 1, nil, gravbus.Mailbox(1), gravbus.StallLimit(stall))
@@ -137,7 +137,7 @@ func TestDeadlockHiddenCycleEndsWithStallLimit(t *testing.T) {
 // A member of a group cannot take what it sent itself. When the only others wait, senders to the group wait for those.
 func TestDeadlockGroupMemberThatCannotHelp(t *testing.T) {
 	faultBubble(t, func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		member := []gravbus.PodOption{gravbus.InGroup("g"), gravbus.Mailbox(1), gravbus.StallLimit(faultNever)}
 		m1, m2 := bus.Connect(member...), bus.Connect(member...)
@@ -205,7 +205,7 @@ func TestDeadlockRingsOfWaitsAndLoops(t *testing.T) {
 		for _, kinds := range []string{"ll", "lll", "ww", "www", "hl", "hw", "lw", "hlwhlw"} {
 			t.Run(fmt.Sprintf("%s/block=%t", kinds, policy == gravbus.Block), func(t *testing.T) {
 				faultBubble(t, func(t *testing.T) {
-					bus := gravbus.New(faultLog())
+					bus := gravbus.New(quiet())
 					defer bus.Close()
 					var got atomic.Int64
 					for i := range kinds {
@@ -258,8 +258,7 @@ func TestDeadlockRingsOfWaitsAndLoops(t *testing.T) {
 
 // A handler may call every method of its own pod.
 func TestDeadlockHandlerCallsItsOwnPod(t *testing.T) {
-	faultWatchdog(t, time.Minute)
-	nop := func(gravbus.Message) error { return nil }
+	watchdog(t, time.Minute)
 	brief := func() context.Context {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		context.AfterFunc(ctx, cancel)
@@ -384,7 +383,7 @@ func TestDeadlockHandlerCallsItsOwnPod(t *testing.T) {
 		for _, width := range []int{1, 3} {
 			t.Run(fmt.Sprintf("%s/width=%d", c.name, width), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					bus := gravbus.New(faultLog())
+					bus := gravbus.New(quiet())
 					defer bus.Close()
 					echo := bus.Connect(gravbus.Mailbox(1))
 					if err := echo.OnType("echo", func(m gravbus.Message) error { echo.ReplyTo(m, gravbus.NewMsg("r", nil)); return nil }); err != nil {

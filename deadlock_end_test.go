@@ -19,7 +19,7 @@ func TestDeadlockHandlersDisconnectEachOther(t *testing.T) {
 			t.Run(fmt.Sprintf("pods=%d/width=%d", n, width), func(t *testing.T) {
 				faultBubble(t, func(t *testing.T) {
 					for range 20 {
-						bus := gravbus.New(faultLog())
+						bus := gravbus.New(quiet())
 						var ready, done sync.WaitGroup
 						ready.Add(n)
 						done.Add(n)
@@ -55,7 +55,7 @@ func TestDeadlockHandlersDisconnectEachOther(t *testing.T) {
 // A sender that waits for a pod is freed when that pod goes, and one whose own pod goes too.
 func TestDeadlockDisconnectFreesSenders(t *testing.T) {
 	faultBubble(t, func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		stuck := bus.Connect(gravbus.Mailbox(1), gravbus.Overflow(gravbus.Block))
 		gate := make(chan struct{})
@@ -88,7 +88,7 @@ func TestDeadlockDisconnectFreesSenders(t *testing.T) {
 // Disconnect waits for all handlers of a pod, so one that waits for the caller is enough for a circle, whatever the others do.
 func TestDeadlockDisconnectOfOneOfSeveralHandlers(t *testing.T) {
 	faultBubble(t, func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		p, q := bus.Connect(gravbus.Concurrency(2)), bus.Connect()
 		var inP sync.WaitGroup
@@ -225,7 +225,7 @@ func TestDeadlockSeveralHandlersEndTheBus(t *testing.T) {
 		for _, outside := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/outside=%t", name, outside), func(t *testing.T) {
 				faultBubble(t, func(t *testing.T) {
-					bus := gravbus.New(faultLog())
+					bus := gravbus.New(quiet())
 					defer bus.Close()
 					var ready, done sync.WaitGroup
 					ready.Add(len(ends))
@@ -302,7 +302,7 @@ func TestDeadlockEndFromInside(t *testing.T) {
 		for _, e := range ends {
 			t.Run(place+"/"+e.name, func(t *testing.T) {
 				faultBubble(t, func(t *testing.T) {
-					bus := gravbus.New(faultLog())
+					bus := gravbus.New(quiet())
 					defer bus.Close()
 					other := bus.Connect()
 					err := other.OnType("ask", func(m gravbus.Message) error { other.ReplyTo(m, gravbus.NewMsg("answer", nil)); return nil })

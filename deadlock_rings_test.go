@@ -18,7 +18,7 @@ import (
 // Rings of pods that send to each other from their handlers neither stop nor lose, however small the mailboxes and however many the tokens, and
 // without help by stall limits.
 func TestDeadlockRingsLoseNothing(t *testing.T) {
-	hops := faultScaled(60)
+	hops := fewer(60, 6)
 	for _, top := range faultTopologies() {
 		for _, mailbox := range []int{1, 2} {
 			for _, tokens := range []int{1, 110} {
@@ -57,11 +57,11 @@ func TestDeadlockRingsWithConcurrency(t *testing.T) {
 					var start []faultHop
 					for i := range 100 {
 						hop := top.start(i)
-						hop.hops = faultScaled(20)
+						hop.hops = fewer(20, 6)
 						start = append(start, hop)
 					}
 					n.inject(start)
-					n.checkLossless(t, 100*top.each(faultScaled(20)))
+					n.checkLossless(t, 100*top.each(fewer(20, 6)))
 				})
 			})
 		}
@@ -72,7 +72,7 @@ func TestDeadlockRingsWithConcurrency(t *testing.T) {
 func TestDeadlockRingOfGroups(t *testing.T) {
 	const stations, members, tokens, hops = 4, 3, 100, 40
 	faultBubble(t, func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		var got atomic.Int64
 		for i := range stations {
@@ -108,7 +108,7 @@ func TestDeadlockPodsThatShareALane(t *testing.T) {
 		for _, pods := range []int{2, 4} {
 			t.Run(fmt.Sprintf("mailbox=%d/pods=%d", mailbox, pods), func(t *testing.T) {
 				faultBubble(t, func(t *testing.T) {
-					bus := gravbus.New(faultLog())
+					bus := gravbus.New(quiet())
 					defer bus.Close()
 					var got atomic.Int64
 					for range pods {
@@ -200,7 +200,7 @@ func TestDeadlockMixedRing(t *testing.T) {
 
 // Networks as chance has it: any mailboxes, widths and ways.
 func TestDeadlockNetworksAtRandom(t *testing.T) {
-	for seed := range uint64(faultScaled(60)) {
+	for seed := range uint64(fewer(60, 6)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			faultBubble(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 0))
@@ -262,7 +262,7 @@ func TestDeadlockRestlessRings(t *testing.T) {
 							return ring(at)
 						}
 						const tokens = 60
-						hops := faultScaled(60)
+						hops := fewer(60, 6)
 						var start []faultHop
 						for i := range tokens {
 							start = append(start, faultHop{i % nodes, "r", hops})
@@ -284,7 +284,7 @@ func TestDeadlockPodsComeAndGoInRings(t *testing.T) {
 		defer n.bus.Close()
 		var sent atomic.Int64
 		guests := func(i int) {
-			for range faultScaled(300) {
+			for range fewer(300, 6) {
 				guest := n.bus.Connect(gravbus.Mailbox(1), gravbus.StallLimit(faultNever))
 				err := guest.OnType(fmt.Sprintf("to.%d.>", i), func(gravbus.Message) error {
 					if n.send(context.Background(), guest, faultHop{(i + 1) % nodes, "guest", 0}) == nil {
@@ -304,20 +304,20 @@ func TestDeadlockPodsComeAndGoInRings(t *testing.T) {
 		}
 		var start []faultHop
 		for i := range 60 {
-			start = append(start, faultHop{i % nodes, "r", faultScaled(600)})
+			start = append(start, faultHop{i % nodes, "r", fewer(600, 6)})
 		}
 		n.inject(start)
 		n.check(t)
-		if tokens := n.got.Load() - sent.Load(); tokens != int64(60*(faultScaled(600)+1)) {
-			t.Errorf("%d hops, want %d", tokens, 60*(faultScaled(600)+1))
+		if tokens := n.got.Load() - sent.Load(); tokens != int64(60*(fewer(600, 6)+1)) {
+			t.Errorf("%d hops, want %d", tokens, 60*(fewer(600, 6)+1))
 		}
 	})
 }
 
 // Rings in real time, on as many threads as there are, and with limits as they come.
 func TestDeadlockRingsInRealTime(t *testing.T) {
-	faultWatchdog(t, 2*time.Minute)
-	hops := faultScaled(240)
+	watchdog(t, 2*time.Minute)
+	hops := fewer(240, 6)
 	for _, top := range faultTopologies() {
 		t.Run(top.name, func(t *testing.T) {
 			n := newFaultNet(t, top.nodes, top.next, gravbus.Mailbox(1), gravbus.StallLimit(time.Minute))

@@ -19,7 +19,7 @@ import (
 // A sender whose context ends while it waits leaves without the message, and without anybody else's wake-up.
 func TestDeadlockContextEndsWhileWaiting(t *testing.T) {
 	faultBubble(t, func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		var got, other atomic.Int64
 		gate := make(chan struct{})
@@ -94,12 +94,12 @@ func TestDeadlockContextEndsWhileWaiting(t *testing.T) {
 
 // Contexts that end at the same moment as room appears: a wake-up that comes to a sender which leaves goes to the next one.
 func TestDeadlockNoLostWakeup(t *testing.T) {
-	faultWatchdog(t, time.Minute)
-	rounds := faultScaled(300)
+	watchdog(t, time.Minute)
+	rounds := fewer(300, 6)
 	for _, policy := range []gravbus.OverflowPolicy{gravbus.Backpressure, gravbus.Block} {
 		for _, width := range []int{1, 2} {
 			t.Run(fmt.Sprintf("block=%t/width=%d", policy == gravbus.Block, width), func(t *testing.T) {
-				bus := gravbus.New(faultLog())
+				bus := gravbus.New(quiet())
 				defer bus.Close()
 				var got atomic.Int64
 				pod := bus.Connect(gravbus.Mailbox(1), gravbus.Overflow(policy), gravbus.Concurrency(width), gravbus.StallLimit(faultNever))
@@ -154,7 +154,7 @@ func TestDeadlockHundredsOfSenders(t *testing.T) {
 		for _, receivers := range []int{1, 3} {
 			t.Run(fmt.Sprintf("block=%t/receivers=%d", policy == gravbus.Block, receivers), func(t *testing.T) {
 				faultBubble(t, func(t *testing.T) {
-					bus := gravbus.New(faultLog())
+					bus := gravbus.New(quiet())
 					defer bus.Close()
 					var got atomic.Int64
 					for range receivers {
@@ -195,7 +195,7 @@ func TestDeadlockHundredsOfSenders(t *testing.T) {
 // A pod that changes what it listens to while senders wait for it frees them, and gets all that it wants before and after, once.
 func TestDeadlockInterestChangesWhileSendersWait(t *testing.T) {
 	faultBubble(t, func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		pod := bus.Connect(gravbus.Mailbox(1), gravbus.StallLimit(faultNever))
 		seen := map[string]int{}

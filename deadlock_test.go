@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/gravbus/gravbus"
-	"github.com/sirupsen/logrus"
 )
 
 // Most tests here run in a synctest bubble: when it is idle everything that could move has moved, so "nothing is lost" and "nobody is stuck" are
@@ -22,32 +20,6 @@ import (
 
 // faultNever is a stall limit that no test reaches.
 const faultNever = 1000 * time.Hour
-
-// faultWatchdog ends the process with a dump of all goroutines when the test takes longer than d of real time: a test that is stuck
-// on a mutex cannot be ended in any other way. It is to be called outside of a bubble.
-func faultWatchdog(t *testing.T, d time.Duration) {
-	t.Helper()
-	timer := time.AfterFunc(d, func() {
-		buf := make([]byte, 4<<20)
-		panic(fmt.Sprintf("%s: no end after %v\n%s", t.Name(), d, buf[:runtime.Stack(buf, true)]))
-	})
-	t.Cleanup(func() { timer.Stop() })
-}
-
-// faultScaled returns n, or a sixth of it when the machine has no time for n.
-func faultScaled(n int) int {
-	if testing.Short() || raceOn {
-		return n / 6
-	}
-	return n
-}
-
-// faultLog is a logger that keeps quiet.
-func faultLog() gravbus.Option {
-	log := logrus.New()
-	log.SetLevel(logrus.PanicLevel)
-	return gravbus.UseLogger(log)
-}
 
 // faultHop is where a token goes next.
 type faultHop struct {
@@ -79,7 +51,7 @@ type faultNet struct {
 
 func newFaultNet(t *testing.T, nodes int, next func(faultHop) []faultHop, opts ...gravbus.PodOption) *faultNet {
 	t.Helper()
-	n := &faultNet{bus: gravbus.New(faultLog()), next: next, full: make(chan struct{})}
+	n := &faultNet{bus: gravbus.New(quiet()), next: next, full: make(chan struct{})}
 	for range nodes {
 		n.add(t, opts...)
 	}
@@ -177,7 +149,7 @@ func (n *faultNet) checkLossless(t *testing.T, total int) {
 // faultBubble runs fn in a bubble and fails if its clock moved: then somebody was freed by a limit and not by the bus.
 func faultBubble(t *testing.T, fn func(t *testing.T)) {
 	t.Helper()
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		fn(t)

@@ -307,7 +307,7 @@ func TestGuarantee6TooManyFailures(t *testing.T) {
 				if calls != c.max {
 					t.Errorf("%d calls", calls)
 				}
-				if err := pod.On(func(gravbus.Message) error { return nil }); !errors.Is(err, gravbus.ErrDisconnected) {
+				if err := pod.On(nop); !errors.Is(err, gravbus.ErrDisconnected) {
 					t.Errorf("On: %v", err)
 				}
 				if err := awaitDone(t, patience, waiting); !errors.Is(err, gravbus.ErrDisconnected) {
@@ -470,7 +470,7 @@ func TestGuarantee6CallsFromInsideAHandler(t *testing.T) {
 		for name, call := range map[string]func(t *testing.T, bus *gravbus.Bus, pod *gravbus.Pod, msg gravbus.Message){
 			"On": func(t *testing.T, _ *gravbus.Bus, pod *gravbus.Pod, _ gravbus.Message) { must(t, pod.On(nil)) },
 			"OnType": func(t *testing.T, _ *gravbus.Bus, pod *gravbus.Pod, _ gravbus.Message) {
-				must(t, pod.OnType("b", func(gravbus.Message) error { return nil }))
+				must(t, pod.OnType("b", nop))
 			},
 			"FilterType": func(t *testing.T, _ *gravbus.Bus, pod *gravbus.Pod, _ gravbus.Message) {
 				must(t, pod.FilterType("b", false))
@@ -504,13 +504,13 @@ func TestGuarantee6CallsFromInsideAHandler(t *testing.T) {
 				}
 			},
 			"Wait": func(t *testing.T, _ *gravbus.Bus, pod *gravbus.Pod, _ gravbus.Message) {
-				if err := pod.WaitUntil(gravbus.TimeoutAfter(1), func(gravbus.Message) error { return nil }); !errors.Is(err, gravbus.ErrWaitTimeout) {
+				if err := pod.WaitUntil(gravbus.TimeoutAfter(1), nop); !errors.Is(err, gravbus.ErrWaitTimeout) {
 					t.Error(err)
 				}
 			},
 			"Connect": func(t *testing.T, bus *gravbus.Bus, _ *gravbus.Pod, _ gravbus.Message) {
 				other := bus.Connect(gravbus.Replay())
-				must(t, other.On(func(gravbus.Message) error { return nil }))
+				must(t, other.On(nop))
 				other.Disconnect()
 			},
 			"Stats": func(_ *testing.T, bus *gravbus.Bus, pod *gravbus.Pod, _ gravbus.Message) { bus.Stats(); pod.Stats() },

@@ -126,7 +126,6 @@ func FuzzPattern(f *testing.F) {
 		bus := gravbus.New(gravbus.UseReplay(0))
 		defer bus.Close()
 		sender, pod, both := bus.Connect(), bus.Connect(), bus.Connect()
-		nop := func(gravbus.Message) error { return nil }
 		valid, otherValid := fuzzValid(pattern, true), fuzzValid(other, true)
 		if err := pod.OnType(pattern, nop); (err == nil) != valid || err != nil && !errors.Is(err, gravbus.ErrInvalidPattern) {
 			t.Fatalf("OnType(%q): %v, valid is %t", pattern, err, valid)

@@ -26,24 +26,16 @@ func faultHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// faultFewer returns n, or a tenth of it when the machine has no time for n.
-func faultFewer(n int) int {
-	if testing.Short() || raceOn {
-		return n / 10
-	}
-	return n
-}
-
 // Fault 1: every Send adds the UUID to a filter map for ever. A design with that fault keeps at least 16 bytes a message: 16 MB here.
 func TestGravFault1FilterMapGrows(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	bus := gravbus.New(gravbus.UseReplay(16))
 	defer bus.Close()
 	sender, receiver := bus.Connect(), bus.Connect()
-	if err := receiver.On(func(gravbus.Message) error { return nil }); err != nil {
+	if err := receiver.On(nop); err != nil {
 		t.Fatal(err)
 	}
-	n := faultFewer(1_000_000)
+	n := fewer(1_000_000, 10)
 	send := func(n int) {
 		for range n {
 			sender.Send(gravbus.NewMsg("x", nil))
@@ -60,11 +52,11 @@ func TestGravFault1FilterMapGrows(t *testing.T) {
 // Fault 2: two goroutines per message per pod. A design with that fault delivers one sender's messages in the order in which goroutines happen to run,
 // and has a goroutine for every message that a stuck pod has not handled.
 func TestGravFault2OutOfOrderAndGoroutinesWithoutEnd(t *testing.T) {
-	faultWatchdog(t, time.Minute)
-	bus := gravbus.New(faultLog())
+	watchdog(t, time.Minute)
+	bus := gravbus.New(quiet())
 	sender, receiver, stuck := bus.Connect(), bus.Connect(), bus.Connect(gravbus.Overflow(gravbus.DropOldest), gravbus.Mailbox(8))
 	gate := make(chan struct{})
-	next, n := 0, faultFewer(100_000)
+	next, n := 0, fewer(100_000, 10)
 	err := errors.Join(
 		gravbus.On(receiver, "x", func(_ context.Context, i int) error {
 			if i != next {
@@ -95,7 +87,7 @@ func TestGravFault2OutOfOrderAndGoroutinesWithoutEnd(t *testing.T) {
 
 // Fault 3: a reply that arrives between Send and the wait is lost. A design with that fault waits for ever here: all replies are there before the waits begin.
 func TestGravFault3ReplyBeforeWaitIsLost(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	reply := errors.New("the reply")
 	got := func(gravbus.Message) error { return reply }
 	waits := map[string]func(*gravbus.Pod, *gravbus.Receipt) error{
@@ -150,14 +142,14 @@ func TestGravFault3ReplyBeforeWaitIsLost(t *testing.T) {
 // Fault 4: WaitUntil deadlocks when the match arrives at the timeout, or when two messages match. A design with that fault leaves a goroutine that can never
 // end, which a bubble finds, or hangs.
 func TestGravFault4WaitUntilDeadlocks(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	synctest.Test(t, func(t *testing.T) {
 		bus := gravbus.New()
 		defer bus.Close()
 		sender, waiting := bus.Connect(), bus.Connect()
 		found := errors.New("found")
 		results := map[error]int{}
-		for range faultFewer(2000) {
+		for range fewer(2000, 10) {
 			// Both timers fire at the same instant.
 			time.AfterFunc(time.Second, func() { sender.Send(gravbus.NewMsg("x", nil)) })
 			start := time.Now()
@@ -167,7 +159,7 @@ func TestGravFault4WaitUntilDeadlocks(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		if n := results[found] + results[gravbus.ErrWaitTimeout]; len(results) > 2 || n != faultFewer(2000) {
+		if n := results[found] + results[gravbus.ErrWaitTimeout]; len(results) > 2 || n != fewer(2000, 10) {
 			t.Errorf("%v", results)
 		}
 		for range 100 {
@@ -195,7 +187,7 @@ func TestGravFault4WaitUntilDeadlocks(t *testing.T) {
 // Fault 5: waiting erases the pod's function and its filters, and setting the function after Send makes the pod hear itself. A design with that fault counts other
 // messages here.
 func TestGravFault5WaitingErasesOnAndFilters(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	synctest.Test(t, func(t *testing.T) {
 		bus := gravbus.New()
 		defer bus.Close()
@@ -211,7 +203,7 @@ func TestGravFault5WaitingErasesOnAndFilters(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.AfterFunc(time.Second, func() { sender.Send(gravbus.NewMsg("match", nil)) })
-		if err := pod.WaitOn(func(gravbus.Message) error { return nil }); err != nil {
+		if err := pod.WaitOn(nop); err != nil {
 			t.Fatal(err)
 		}
 		receipt := pod.Send(gravbus.NewMsg("own", nil))
@@ -237,7 +229,7 @@ func TestGravFault5WaitingErasesOnAndFilters(t *testing.T) {
 // Fault 6: replay needs later traffic to begin, and the same message pushed twice makes it yield nil and crash. A design with that fault has delivered nothing
 // when the bubble is idle, or panics.
 func TestGravFault6ReplayNeedsTraffic(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	synctest.Test(t, func(t *testing.T) {
 		bus := gravbus.New(gravbus.UseReplay(4))
 		defer bus.Close()
@@ -275,9 +267,9 @@ func TestGravFault6ReplayNeedsTraffic(t *testing.T) {
 // Fault 7: a handler error together with Disconnect loses the disconnect; 1,000 slow messages make On and Disconnect hang. A design with that fault goes on to call
 // the handler, or takes the messages' 1,000 seconds for the calls.
 func TestGravFault7DisconnectIsLostOrHangs(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	synctest.Test(t, func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		sender, pod := bus.Connect(), bus.Connect()
 		calls := 0
@@ -327,11 +319,11 @@ func TestGravFault7DisconnectIsLostOrHangs(t *testing.T) {
 // Fault 8: a panic in a handler ends the process, and stopping stops nothing: goroutines stay. A design with that fault does not survive the test, or leaves
 // the bubble with goroutines.
 func TestGravFault8PanicEndsProcessAndStopStopsNothing(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	for _, end := range []string{"Close", "Shutdown"} {
 		t.Run(end, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				bus := gravbus.New(faultLog())
+				bus := gravbus.New(quiet())
 				sender := bus.Connect()
 				fine := 0
 				for i := range 10 {
@@ -385,7 +377,7 @@ func TestGravFault8PanicEndsProcessAndStopStopsNothing(t *testing.T) {
 // Fault 9: each successful wait with a timeout leaks a goroutine; timeouts are whole seconds only; no context anywhere. A design with that fault has 1,000 goroutines
 // more, and does not compile here.
 func TestGravFault9WaitsLeakAndKnowNoContext(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	synctest.Test(t, func(t *testing.T) {
 		bus := gravbus.New()
 		defer bus.Close()
@@ -396,11 +388,11 @@ func TestGravFault9WaitsLeakAndKnowNoContext(t *testing.T) {
 		}
 		before := runtime.NumGoroutine()
 		for range 1000 {
-			if err := asking.Send(gravbus.NewMsg("ping", nil)).WaitUntil(gravbus.Timeout(3600), func(gravbus.Message) error { return nil }); err != nil {
+			if err := asking.Send(gravbus.NewMsg("ping", nil)).WaitUntil(gravbus.Timeout(3600), nop); err != nil {
 				t.Fatal(err)
 			}
 			time.AfterFunc(time.Second, func() { answering.Send(gravbus.NewMsg("x", nil)) })
-			if err := asking.WaitUntil(gravbus.Timeout(3600), func(gravbus.Message) error { return nil }); err != nil {
+			if err := asking.WaitUntil(gravbus.Timeout(3600), nop); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -453,7 +445,7 @@ func TestGravFault9WaitsLeakAndKnowNoContext(t *testing.T) {
 // Fault 10: calling On from inside a handler deadlocks; Send races with On; SetReplyTo after Send races with readers. A design with that fault hangs, or the
 // race detector finds it.
 func TestGravFault10OnInsideHandlerAndRaces(t *testing.T) {
-	faultWatchdog(t, time.Minute)
+	watchdog(t, time.Minute)
 	t.Run("On inside", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			bus := gravbus.New()
@@ -481,7 +473,7 @@ func TestGravFault10OnInsideHandlerAndRaces(t *testing.T) {
 		})
 	})
 	t.Run("races", func(t *testing.T) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		var got atomic.Int64
 		read := func(m gravbus.Message) error {
 			got.Add(1)

@@ -86,7 +86,7 @@ func TestInputNilMessage(t *testing.T) {
 				bus := gravbus.New(gravbus.UseMaxMessageSize(10))
 				defer bus.Close()
 				pod, good := bus.Connect(), gravbus.NewMsg("x", nil)
-				if err := bus.Connect().On(func(gravbus.Message) error { return nil }); err != nil {
+				if err := bus.Connect().On(nop); err != nil {
 					t.Fatal(err)
 				}
 				// Each in a function of its own: one that panics is not to hide the others.
@@ -179,7 +179,7 @@ func TestInputNilFunctions(t *testing.T) {
 		// A timeout whose channel is nil never fires.
 		ended := false
 		go func() {
-			err := pod.WaitUntil(func() <-chan time.Time { return nil }, func(gravbus.Message) error { return nil })
+			err := pod.WaitUntil(func() <-chan time.Time { return nil }, nop)
 			if !errors.Is(err, gravbus.ErrDisconnected) {
 				t.Errorf("WaitUntil: %v", err)
 			}
@@ -197,7 +197,6 @@ func TestInputNilFunctions(t *testing.T) {
 func TestInputNilReceipt(t *testing.T) {
 	var r *gravbus.Receipt
 	_, err := r.Wait(context.Background())
-	nop := func(gravbus.Message) error { return nil }
 	for what, err := range map[string]error{
 		"Wait": err, "WaitOn": r.WaitOn(nop), "WaitOn(nil)": r.WaitOn(nil), "OnReply": r.OnReply(nop),
 		"WaitUntil": r.WaitUntil(gravbus.Timeout(1), nop),
@@ -266,7 +265,6 @@ func TestInputPatterns(t *testing.T) {
 	for name, p := range inputBadTypes {
 		bad[name] = p
 	}
-	nop := func(gravbus.Message) error { return nil }
 	for name, pattern := range bad {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -515,7 +513,6 @@ func (b inputEndless) Read(p []byte) (int, error) {
 
 // Zero and negative values of options mean what is documented with them, and nil options nothing.
 func TestInputOptions(t *testing.T) {
-	nop := func(gravbus.Message) error { return nil }
 	t.Run("nil", func(t *testing.T) {
 		bus := gravbus.New(nil, gravbus.UseLogger(nil), gravbus.UsePodDefaults(), gravbus.UsePodDefaults(nil, nil), gravbus.UseReplay(3, nil))
 		defer bus.Close()
@@ -531,7 +528,7 @@ func TestInputOptions(t *testing.T) {
 	})
 	// stuckDepth returns how many of n messages wait for a pod that handles nothing.
 	stuckDepth := func(t *testing.T, n int, opts ...gravbus.PodOption) (depth int) {
-		bus := gravbus.New(faultLog())
+		bus := gravbus.New(quiet())
 		defer bus.Close()
 		gate := make(chan struct{})
 		defer close(gate)
@@ -561,7 +558,7 @@ func TestInputOptions(t *testing.T) {
 				}
 
 				// StallLimit
-				bus := gravbus.New(faultLog(), gravbus.UseMaxMessageSize(n))
+				bus := gravbus.New(quiet(), gravbus.UseMaxMessageSize(n))
 				defer bus.Close()
 				gate := make(chan struct{})
 				defer close(gate)
@@ -682,7 +679,6 @@ func TestInputOptions(t *testing.T) {
 // lateCalls calls every method of a pod and a receipt with good arguments, each with the error that it returns.
 func lateCalls(pod *gravbus.Pod, receipt *gravbus.Receipt, want error) map[string]func() error {
 	ctx := context.Background()
-	nop := func(gravbus.Message) error { return nil }
 	msg := func() gravbus.Message { return gravbus.NewMsg("x", nil) }
 	noReceipt := func(r *gravbus.Receipt) error {
 		if r != nil {
@@ -765,13 +761,13 @@ func TestInputEveryMethodAfterTheEnd(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					bus := gravbus.New()
 					defer bus.Close()
-					if err := bus.Connect().OnType("x", func(gravbus.Message) error { return nil }); err != nil {
+					if err := bus.Connect().OnType("x", nop); err != nil {
 						t.Fatal(err)
 					}
 					pod := bus.Connect()
 					receipt := pod.Send(gravbus.NewMsg("x", nil))
 					if used {
-						if err := pod.On(func(gravbus.Message) error { return nil }); err != nil {
+						if err := pod.On(nop); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -862,7 +858,7 @@ func TestInputWaitsEndWithThePod(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				bus := gravbus.New()
 				defer bus.Close()
-				if err := bus.Connect().OnType("x", func(gravbus.Message) error { return nil }); err != nil {
+				if err := bus.Connect().OnType("x", nop); err != nil {
 					t.Fatal(err)
 				}
 				pod, ctx := bus.Connect(), context.Background()
@@ -920,7 +916,7 @@ func TestInputWaitsEndWithThePod(t *testing.T) {
 
 // A nil context is taken for one that never ends.
 func TestInputNilContext(t *testing.T) {
-	bus := gravbus.New(faultLog())
+	bus := gravbus.New(quiet())
 	asker, answerer := bus.Connect(), bus.Connect(gravbus.Mailbox(1))
 	var none context.Context
 	if err := answerer.OnType("ask", func(msg gravbus.Message) error {

@@ -19,7 +19,7 @@ const leakAllowed = 1 << 20 // bytes, whatever n is
 // leakFlat fails if work makes the heap or the number of goroutines grow. It does work(i) with n/5 numbers to warm up, and with n after that.
 func leakFlat(t *testing.T, n int, work func(i int)) {
 	t.Helper()
-	faultWatchdog(t, 3*time.Minute)
+	watchdog(t, 3*time.Minute)
 	i := 0
 	run := func(n int) {
 		for range n {
@@ -52,20 +52,11 @@ func leakSettle(atMost int) int {
 	return runtime.NumGoroutine()
 }
 
-func leakNop(gravbus.Message) error { return nil }
-
-func leakMust(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // leakEcho connects a pod that answers messages of the type.
 func leakEcho(t *testing.T, bus *gravbus.Bus, typ string) {
 	t.Helper()
 	pod := bus.Connect()
-	leakMust(t, pod.OnType(typ, func(m gravbus.Message) error {
+	must(t, pod.OnType(typ, func(m gravbus.Message) error {
 		pod.ReplyTo(m, gravbus.NewMsg("pong", nil))
 		return nil
 	}))
@@ -75,16 +66,16 @@ func TestLeakLives(t *testing.T) {
 	for _, end := range []string{"Shutdown", "Close", "Disconnect and Shutdown"} {
 		t.Run(end, func(t *testing.T) {
 			leakFlat(t, 1000, func(int) {
-				bus := gravbus.New(faultLog())
+				bus := gravbus.New(quiet())
 				pods := []*gravbus.Pod{
 					bus.Connect(), bus.Connect(gravbus.InGroup("g")), bus.Connect(gravbus.Concurrency(3)), bus.ConnectWithReplay(),
 				}
 				for _, pod := range pods {
-					leakMust(t, pod.OnType("x.*", leakNop))
+					must(t, pod.OnType("x.*", nop))
 				}
 				for range 5 {
 					receipt := pods[0].Send(gravbus.NewMsg("x.y", []byte("data")))
-					leakMust(t, receipt.OnReply(leakNop))
+					must(t, receipt.OnReply(nop))
 					pods[1].ReplyTo(gravbus.NewMsg("x", nil), gravbus.NewMsg("x.z", nil))
 				}
 				switch end {
@@ -94,9 +85,9 @@ func TestLeakLives(t *testing.T) {
 					}
 					fallthrough
 				case "Shutdown":
-					leakMust(t, bus.Shutdown(context.Background()))
+					must(t, bus.Shutdown(context.Background()))
 				case "Close":
-					leakMust(t, bus.Close())
+					must(t, bus.Close())
 				}
 			})
 		})
@@ -111,8 +102,8 @@ func TestLeakSends(t *testing.T) {
 	bus := gravbus.New()
 	defer bus.Close()
 	sender := bus.Connect()
-	leakMust(t, bus.Connect().OnType("x", leakNop))
-	leakMust(t, bus.Connect(gravbus.Overflow(gravbus.DropOldest)).OnType("*", leakNop))
+	must(t, bus.Connect().OnType("x", nop))
+	must(t, bus.Connect(gravbus.Overflow(gravbus.DropOldest)).OnType("*", nop))
 	leakFlat(t, n, func(int) { sender.Send(gravbus.NewMsg("x", nil)) })
 }
 
@@ -120,7 +111,7 @@ func TestLeakSendsToNobody(t *testing.T) {
 	bus := gravbus.New(gravbus.UseReplay(0))
 	defer bus.Close()
 	sender := bus.Connect()
-	leakFlat(t, faultFewer(2_000_000), func(int) { sender.Send(gravbus.NewMsg("x", nil)) })
+	leakFlat(t, fewer(2_000_000, 10), func(int) { sender.Send(gravbus.NewMsg("x", nil)) })
 }
 
 func TestLeakRequests(t *testing.T) {
@@ -129,21 +120,21 @@ func TestLeakRequests(t *testing.T) {
 	leakEcho(t, bus, "ping")
 	pod, ctx := bus.Connect(), context.Background()
 	t.Run("Request", func(t *testing.T) {
-		leakFlat(t, faultFewer(100_000), func(int) {
+		leakFlat(t, fewer(100_000, 10), func(int) {
 			if _, err := pod.Request(ctx, gravbus.NewMsg("ping", nil)); err != nil {
 				t.Fatal(err)
 			}
 		})
 	})
 	t.Run("RequestAll", func(t *testing.T) {
-		leakFlat(t, faultFewer(50_000), func(int) {
+		leakFlat(t, fewer(50_000, 10), func(int) {
 			for _, err := range pod.RequestAll(ctx, gravbus.NewMsg("ping", nil)) {
-				leakMust(t, err)
+				must(t, err)
 			}
 		})
 	})
 	t.Run("no responders", func(t *testing.T) {
-		leakFlat(t, faultFewer(100_000), func(int) {
+		leakFlat(t, fewer(100_000, 10), func(int) {
 			if _, err := pod.Request(ctx, gravbus.NewMsg("nobody", nil)); err == nil {
 				t.Fatal("no error")
 			}
@@ -152,18 +143,18 @@ func TestLeakRequests(t *testing.T) {
 	t.Run("given up", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
-		leakMust(t, bus.Connect().OnType("silent", leakNop))
-		leakFlat(t, faultFewer(100_000), func(int) {
+		must(t, bus.Connect().OnType("silent", nop))
+		leakFlat(t, fewer(100_000, 10), func(int) {
 			if _, err := pod.Request(ctx, gravbus.NewMsg("silent", nil)); err == nil {
 				t.Fatal("no error")
 			}
 		})
 	})
 	t.Run("replies that nobody takes", func(t *testing.T) {
-		leakFlat(t, faultFewer(100_000), func(int) { pod.Send(gravbus.NewMsg("ping", nil)) })
+		leakFlat(t, fewer(100_000, 10), func(int) { pod.Send(gravbus.NewMsg("ping", nil)) })
 	})
 	t.Run("replies by UUID to nothing", func(t *testing.T) {
-		leakFlat(t, faultFewer(100_000), func(int) {
+		leakFlat(t, fewer(100_000, 10), func(int) {
 			msg := gravbus.NewMsg("stray", nil)
 			msg.SetReplyTo(gravbus.NewMsg("x", nil).UUID())
 			pod.Send(msg)
@@ -177,18 +168,18 @@ func TestLeakOnReply(t *testing.T) {
 	leakEcho(t, bus, "ping")
 	pod := bus.Connect()
 	t.Run("never answered", func(t *testing.T) {
-		leakFlat(t, faultFewer(100_000)+gravbus.MaxParkedReplies*5, func(int) {
-			leakMust(t, pod.Send(gravbus.NewMsg("x", nil)).OnReply(leakNop))
+		leakFlat(t, fewer(100_000, 10)+gravbus.MaxParkedReplies*5, func(int) {
+			must(t, pod.Send(gravbus.NewMsg("x", nil)).OnReply(nop))
 		})
 	})
 	t.Run("answered", func(t *testing.T) {
-		leakFlat(t, faultFewer(100_000), func(int) {
-			leakMust(t, pod.Send(gravbus.NewMsg("ping", nil)).OnReply(leakNop))
+		leakFlat(t, fewer(100_000, 10), func(int) {
+			must(t, pod.Send(gravbus.NewMsg("ping", nil)).OnReply(nop))
 		})
 	})
 	t.Run("not wanted", func(t *testing.T) {
-		leakFlat(t, faultFewer(100_000)+gravbus.MaxParkedReplies*5, func(int) {
-			leakMust(t, pod.Send(gravbus.NewMsg("ping", nil)).OnReply(func(gravbus.Message) error { return gravbus.ErrMsgNotWanted }))
+		leakFlat(t, fewer(100_000, 10)+gravbus.MaxParkedReplies*5, func(int) {
+			must(t, pod.Send(gravbus.NewMsg("ping", nil)).OnReply(func(gravbus.Message) error { return gravbus.ErrMsgNotWanted }))
 		})
 	})
 }
@@ -196,26 +187,26 @@ func TestLeakOnReply(t *testing.T) {
 func TestLeakTypesAndPatterns(t *testing.T) {
 	bus := gravbus.New()
 	defer bus.Close()
-	pod, sender, n := bus.Connect(), bus.Connect(), faultFewer(100_000)
-	leakMust(t, bus.Connect().On(leakNop))
+	pod, sender, n := bus.Connect(), bus.Connect(), fewer(100_000, 10)
+	must(t, bus.Connect().On(nop))
 	t.Run("types", func(t *testing.T) {
 		leakFlat(t, n, func(i int) { sender.Send(gravbus.NewMsg("type."+strconv.Itoa(i), nil)) })
 	})
 	t.Run("types that somebody wanted", func(t *testing.T) {
 		leakFlat(t, n, func(i int) {
 			typ := fmt.Sprintf("wanted.%d.type", i)
-			leakMust(t, pod.OnType(typ, leakNop))
+			must(t, pod.OnType(typ, nop))
 			sender.Send(gravbus.NewMsg(typ, nil))
 		})
 	})
 	t.Run("patterns", func(t *testing.T) {
-		leakFlat(t, n, func(i int) { leakMust(t, pod.OnType(fmt.Sprintf("pattern.%d.>", i), leakNop, fmt.Sprintf("*.%d", i))) })
+		leakFlat(t, n, func(i int) { must(t, pod.OnType(fmt.Sprintf("pattern.%d.>", i), nop, fmt.Sprintf("*.%d", i))) })
 	})
 	t.Run("filters", func(t *testing.T) {
-		leakMust(t, pod.On(leakNop))
+		must(t, pod.On(nop))
 		leakFlat(t, n, func(i int) {
-			leakMust(t, pod.FilterType("filter."+strconv.Itoa(i), false))
-			leakMust(t, pod.FilterType("filter."+strconv.Itoa(i), true))
+			must(t, pod.FilterType("filter."+strconv.Itoa(i), false))
+			must(t, pod.FilterType("filter."+strconv.Itoa(i), true))
 			pod.FilterUUID(strconv.Itoa(i), false)
 			pod.FilterUUID(strconv.Itoa(i), true)
 		})
@@ -223,7 +214,7 @@ func TestLeakTypesAndPatterns(t *testing.T) {
 	t.Run("groups", func(t *testing.T) {
 		leakFlat(t, n, func(i int) {
 			member := bus.Connect(gravbus.InGroup("group " + strconv.Itoa(i)))
-			leakMust(t, member.OnType("group.x", leakNop))
+			must(t, member.OnType("group.x", nop))
 			sender.Send(gravbus.NewMsg("group.x", nil))
 			member.Disconnect()
 		})
@@ -258,25 +249,25 @@ func TestLeakTypesAndPatterns(t *testing.T) {
 func TestLeakConnections(t *testing.T) {
 	bus := gravbus.New()
 	defer bus.Close()
-	leakMust(t, bus.Connect().On(leakNop))
+	must(t, bus.Connect().On(nop))
 	t.Run("no traffic", func(t *testing.T) {
-		leakFlat(t, faultFewer(1_000_000), func(int) { bus.Connect().Disconnect() })
+		leakFlat(t, fewer(1_000_000, 10), func(int) { bus.Connect().Disconnect() })
 	})
 	t.Run("options", func(t *testing.T) {
-		leakFlat(t, faultFewer(200_000), func(i int) { bus.Connect(gravbus.Name(strconv.Itoa(i)), gravbus.Mailbox(i%100)).Disconnect() })
+		leakFlat(t, fewer(200_000, 10), func(i int) { bus.Connect(gravbus.Name(strconv.Itoa(i)), gravbus.Mailbox(i%100)).Disconnect() })
 	})
 	t.Run("handlers", func(t *testing.T) {
-		leakFlat(t, faultFewer(200_000), func(i int) {
+		leakFlat(t, fewer(200_000, 10), func(i int) {
 			pod := bus.Connect(gravbus.Mailbox(1 + i%100))
-			leakMust(t, pod.OnType("a."+strconv.Itoa(i%7), leakNop))
+			must(t, pod.OnType("a."+strconv.Itoa(i%7), nop))
 			pod.Disconnect()
 		})
 	})
 	t.Run("messages that wait", func(t *testing.T) {
 		sender := bus.Connect()
-		leakFlat(t, faultFewer(50_000), func(int) {
+		leakFlat(t, fewer(50_000, 10), func(int) {
 			pod := bus.Connect()
-			leakMust(t, pod.On(func(gravbus.Message) error { runtime.Gosched(); return nil }))
+			must(t, pod.On(func(gravbus.Message) error { runtime.Gosched(); return nil }))
 			for range 10 {
 				sender.Send(gravbus.NewMsg("x", make([]byte, 100)))
 			}
@@ -285,9 +276,9 @@ func TestLeakConnections(t *testing.T) {
 	})
 	t.Run("failed messages that are kept", func(t *testing.T) {
 		sender := bus.Connect()
-		leakFlat(t, faultFewer(50_000), func(int) {
+		leakFlat(t, fewer(50_000, 10), func(int) {
 			pod := bus.Connect()
-			leakMust(t, pod.On(func(gravbus.Message) error { return context.Canceled }))
+			must(t, pod.On(func(gravbus.Message) error { return context.Canceled }))
 			for range 10 {
 				sender.Send(gravbus.NewMsg("x", make([]byte, 100)))
 			}

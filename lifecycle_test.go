@@ -156,7 +156,7 @@ func TestGuarantee9ShutdownDrains(t *testing.T) {
 			t.Errorf("Request of an outsider: %v", err)
 		}
 		late := bus.Connect()
-		if err := late.On(func(gravbus.Message) error { return nil }); !errors.Is(err, gravbus.ErrClosed) {
+		if err := late.On(nop); !errors.Is(err, gravbus.ErrClosed) {
 			t.Errorf("On of a pod connected late: %v", err)
 		}
 		must(t, awaitDone(t, patience, shut))
@@ -190,7 +190,7 @@ func TestGuarantee9ShutdownCutShort(t *testing.T) {
 				return nil
 			}))
 		}
-		must(t, bus.Connect(gravbus.Name("idle")).OnType("b", func(gravbus.Message) error { return nil }))
+		must(t, bus.Connect(gravbus.Name("idle")).OnType("b", nop))
 		sender := bus.Connect()
 		for i := range 5 {
 			sender.Send(nth("a", 0, i))
@@ -426,7 +426,7 @@ func TestGuarantee10NoGoroutinePerMessage(t *testing.T) {
 	sender := bus.Connect()
 	for i := range 1000 {
 		receipt := sender.Send(nth("a", 0, i))
-		must(t, receipt.OnReply(func(gravbus.Message) error { return nil }))
+		must(t, receipt.OnReply(nop))
 	}
 	if now := runtime.NumGoroutine(); now > before+1 {
 		t.Errorf("%d goroutines for 1000 messages", now-before)

@@ -2,6 +2,7 @@ package gravbus_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"runtime"
 	"sync"
@@ -42,15 +43,42 @@ func awaitDone[T any](t testing.TB, d time.Duration, done <-chan T) (v T) {
 	return v
 }
 
+// watchdog ends the process with the stacks of all goroutines when the test takes longer than d of real time: a test that is stuck on a mutex
+// cannot be ended in any other way. It is to be called outside of a bubble.
+func watchdog(t *testing.T, d time.Duration) {
+	t.Helper()
+	timer := time.AfterFunc(d, func() {
+		buf := make([]byte, 4<<20)
+		panic(fmt.Sprintf("%s: no end after %v\n%s", t.Name(), d, buf[:runtime.Stack(buf, true)]))
+	})
+	t.Cleanup(func() { timer.Stop() })
+}
+
+// fewer returns n, or so many times less when the machine has no time for n.
+func fewer(n, times int) int {
+	if testing.Short() || raceOn {
+		return n / times
+	}
+	return n
+}
+
+// quiet makes a bus log nothing.
+func quiet() gravbus.Option {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return gravbus.UseLogger(log)
+}
+
 // testBus returns a bus that logs nothing and is closed at the end of the test.
 func testBus(t testing.TB, opts ...gravbus.Option) *gravbus.Bus {
 	t.Helper()
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	bus := gravbus.New(append([]gravbus.Option{gravbus.UseLogger(log)}, opts...)...)
+	bus := gravbus.New(append([]gravbus.Option{quiet()}, opts...)...)
 	t.Cleanup(func() { within(t, patience, func() { bus.Close() }) })
 	return bus
 }
+
+// nop is a handler.
+func nop(gravbus.Message) error { return nil }
 
 // must fails the test if err is not nil.
 func must(t testing.TB, err error) {

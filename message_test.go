@@ -65,7 +65,7 @@ func TestMessageUUIDIsVersion7(t *testing.T) {
 
 func TestMessageUUIDsAreUnique(t *testing.T) {
 	const makers = 8
-	each := faultFewer(1_000_000) / makers
+	each := fewer(1_000_000, 10) / makers
 	made := make([][]uuid.UUID, makers)
 	var wg sync.WaitGroup
 	for i := range made {

@@ -27,7 +27,7 @@ func TestObserverDoesNotCountAsResponder(t *testing.T) {
 				}
 			}
 			silent := bus.Connect(gravbus.Name("silent"))
-			must(t, silent.OnType("ask", func(gravbus.Message) error { return nil }))
+			must(t, silent.OnType("ask", nop))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			var missing *gravbus.MissingError
 			for _, err := range asker.RequestAll(ctx, gravbus.NewMsg("ask", nil)) {

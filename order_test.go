@@ -114,7 +114,7 @@ func TestGuarantee1OrderAmongKinds(t *testing.T) {
 		return nil
 	}))
 	slow := bus.Connect(gravbus.Mailbox(1))
-	must(t, slow.OnType("kind.b", func(gravbus.Message) error { return nil }))
+	must(t, slow.OnType("kind.b", nop))
 	pod := bus.Connect()
 	receipt := bus.Connect().Send(gravbus.NewMsg("asked", []byte("first")))
 	within(t, patience, func() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/gravbus/gravbus"
-	"github.com/sirupsen/logrus"
 	"pgregory.net/rapid"
 )
 
@@ -600,12 +598,6 @@ func (m *modelBus) check(t *rapid.T) {
 	})
 }
 
-func quietLogger() *logrus.Logger {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	return log
-}
-
 // Random programs, one step after the other, against a model that knows to the message what each pod gets.
 func TestPropertyModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -615,7 +607,7 @@ func TestPropertyModel(t *testing.T) {
 				waiting: rapid.SampledFrom([]gravbus.OverflowPolicy{gravbus.Backpressure, gravbus.Block}).Draw(t, "waiting"),
 				keep:    rapid.SampledFrom([]int{1, 5, 1000}).Draw(t, "buffer"),
 			}
-			m.bus = gravbus.New(gravbus.UseLogger(quietLogger()), gravbus.UseReplay(m.keep))
+			m.bus = gravbus.New(quiet(), gravbus.UseReplay(m.keep))
 			defer func() { // also after a failure
 				for _, p := range m.pods {
 					p.mu.Lock()
@@ -696,7 +688,7 @@ func (p *stormPod) handle(msg gravbus.Message) error {
 func TestPropertyStorm(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const n = 150
-		bus := gravbus.New(gravbus.UseLogger(quietLogger()), gravbus.UseReplay(rapid.SampledFrom([]int{0, 16, 4096}).Draw(t, "buffer")))
+		bus := gravbus.New(quiet(), gravbus.UseReplay(rapid.SampledFrom([]int{0, 16, 4096}).Draw(t, "buffer")))
 		defer bus.Close()
 		var told atomic.Uint64 // by events: what waits lose is told to them alone, and perhaps after they have ended
 		mustRapid(t, bus.Connect(gravbus.Mailbox(1<<16)).OnType(gravbus.EventPodLagged, func(msg gravbus.Message) error {
@@ -762,7 +754,7 @@ func TestPropertyStorm(t *testing.T) {
 		if rapid.Bool().Draw(t, "churn") {
 			background(func(int) {
 				pod := bus.Connect(gravbus.Replay())
-				pod.On(func(gravbus.Message) error { return nil })
+				pod.On(nop)
 				pod.Disconnect()
 			})
 		}

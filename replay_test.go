@@ -328,7 +328,7 @@ func TestGuarantee8ReplayOff(t *testing.T) {
 func TestGuarantee8ReplayBadPattern(t *testing.T) {
 	bus := testBus(t)
 	pod := bus.Connect(gravbus.ReplayTypes("a..b"))
-	if err := pod.On(func(gravbus.Message) error { return nil }); err == nil {
+	if err := pod.On(nop); err == nil {
 		t.Error("no error")
 	}
 }

@@ -206,7 +206,7 @@ func TestGuarantee7MatchAtTheTimeout(t *testing.T) {
 					sender.Send(gravbus.NewMsg("match", nil))
 				}
 			})
-			if err := pod.WaitUntil(gravbus.Timeout(1), func(gravbus.Message) error { return nil }); err != nil && !errors.Is(err, gravbus.ErrWaitTimeout) {
+			if err := pod.WaitUntil(gravbus.Timeout(1), nop); err != nil && !errors.Is(err, gravbus.ErrWaitTimeout) {
 				t.Fatal(err)
 			}
 			synctest.Wait()
@@ -417,7 +417,7 @@ func TestGuarantee7ManyWaitOnOneReceipt(t *testing.T) {
 func TestGuarantee7TimeoutsLeakNothing(t *testing.T) {
 	bus := testBus(t, gravbus.UseReplay(0))
 	pod, sender := bus.Connect(), bus.Connect()
-	must(t, pod.On(func(gravbus.Message) error { return nil }))
+	must(t, pod.On(nop))
 	heap := func() uint64 {
 		runtime.GC()
 		runtime.GC()
@@ -470,7 +470,7 @@ func TestGuarantee7SuccessLeaksNothing(t *testing.T) {
 	}))
 	goroutines := runtime.NumGoroutine()
 	for range 1000 {
-		must(t, pod.Send(gravbus.NewMsg("ask", nil)).WaitUntil(gravbus.Timeout(3600), func(gravbus.Message) error { return nil }))
+		must(t, pod.Send(gravbus.NewMsg("ask", nil)).WaitUntil(gravbus.Timeout(3600), nop))
 	}
 	within(t, patience, func() {
 		for runtime.NumGoroutine() > goroutines+1 {
@@ -513,7 +513,7 @@ func TestGuarantee7WaitFunctionsCannotHurt(t *testing.T) {
 					}
 					// All goes on.
 					other.ReplyTo(msg, gravbus.NewMsg("answer", nil))
-					must(t, receipt.WaitUntil(gravbus.Timeout(1), func(gravbus.Message) error { return nil }))
+					must(t, receipt.WaitUntil(gravbus.Timeout(1), nop))
 				})
 			})
 		}
@@ -530,7 +530,7 @@ func TestGuarantee7WaitsEndWithThePod(t *testing.T) {
 			}
 			bus := testBus(t)
 			pod, other := bus.Connect(), bus.Connect()
-			must(t, other.OnType("ask", func(gravbus.Message) error { return nil }))
+			must(t, other.OnType("ask", nop))
 			receipt := pod.Send(gravbus.NewMsg("lost", nil))
 			waits := map[string]func() error{
 				"WaitOn":            func() error { return pod.WaitOn(notWanted) },
@@ -623,9 +623,8 @@ func TestGuarantee7OnReply(t *testing.T) {
 // A nil receipt says so, a nil function too.
 func TestGuarantee7NilReceipt(t *testing.T) {
 	var r *gravbus.Receipt
-	fn := func(gravbus.Message) error { return nil }
 	for name, err := range map[string]error{
-		"WaitOn": r.WaitOn(fn), "WaitUntil": r.WaitUntil(gravbus.Timeout(1), fn), "OnReply": r.OnReply(fn),
+		"WaitOn": r.WaitOn(nop), "WaitUntil": r.WaitUntil(gravbus.Timeout(1), nop), "OnReply": r.OnReply(nop),
 		"Wait": func() error { _, err := r.Wait(t.Context()); return err }(),
 	} {
 		if !errors.Is(err, gravbus.ErrNoReceipt) {
