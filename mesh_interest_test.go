@@ -20,9 +20,9 @@ import (
 // From many pods with many types to many, on all nodes at once, with cuts: each pod gets each
 // message once, and those of one sender in their order.
 func TestMeshInterestOrderAndExactlyOnce(t *testing.T) {
-	rounds := 60
+	rounds := 25
 	if testing.Short() {
-		rounds = 10
+		rounds = 5
 	}
 	for seed := range rounds {
 		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { orderSchedule(t, uint64(seed)) }) && seed > 20 {
@@ -538,7 +538,7 @@ func TestMeshInterestWebsocket(t *testing.T) {
 	for _, x := range nodes {
 		must(t, x.WaitInterest(ctx, "t.x", 2))
 	}
-	const each = 20000
+	const each = 5000
 	var wg sync.WaitGroup
 	for i, x := range nodes {
 		p := x.Connect()

@@ -25,7 +25,7 @@ func (x *meshed) Up(l *mesh.Link[Message]) {
 // Down is called when a peer has lost its connection.
 func (x *meshed) Down(l *mesh.Link[Message], err error) {
 	p := sideOf(l)
-	if !x.quiet.Load() && !errors.Is(err, mesh.ErrReplaced) && !errors.Is(err, mesh.ErrWithdrawn) {
+	if !x.node.Leaving() && !errors.Is(err, mesh.ErrReplaced) && !errors.Is(err, mesh.ErrWithdrawn) {
 		x.log.to.WithField("peer", p.uuid).WithError(err).Warn("gravbus: peer lost its connection; what is sent to it is kept")
 	}
 	x.bus.emit(EventPeerDown, func() any { return PeerEvent{Peer: p.info(), Error: errorText(err)} })
@@ -56,7 +56,7 @@ func (x *meshed) Lost(l *mesh.Link[Message], err error, gap mesh.Gap) {
 	if gap.Count > 0 {
 		x.Gap(l, gap, false)
 		log.WithError(err).Warnf("gravbus: peer has gone; %d messages may not have reached it", gap.Count)
-	} else if !x.quiet.Load() {
+	} else if !x.node.Leaving() {
 		log.WithError(err).Info("gravbus: peer has gone")
 	}
 	x.bus.emit(EventPeerLost, func() any { return PeerEvent{Peer: p.info(), Error: errorText(err)} })

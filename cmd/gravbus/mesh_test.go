@@ -55,7 +55,7 @@ func TestProcessNodeForPeople(t *testing.T) {
 	endpoint, _, _ := strings.Cut(rest, "\n")
 	peers := begin(t, "peers", "--mdns=false", "--mesh", "shop", "--seed", endpoint, "--peers", "1", "--name", "looker")
 	list := peers.must(t, exitOK)
-	if !regexp.MustCompile(`^NAME +RTT +STATE +NODE +ENDPOINTS\nnode@\S+ +\S.* +up +[0-9a-f-]{36} +` + endpoint + "\n$").MatchString(list) {
+	if !regexp.MustCompile(`^NAME +RTT +STATE +VERSION +NODE +ENDPOINTS\nnode@\S+ +\S.* +up +1 +[0-9a-f-]{36} +` + endpoint + "\n$").MatchString(list) {
 		t.Errorf("%q", list)
 	}
 	p.told(t, &p.stdout, "+ up      looker")

@@ -60,8 +60,7 @@ func (f *peersFlags) run(cmd *cobra.Command, opts []gravbus.Option) error {
 	if f.peers < 0 || f.timeout <= 0 {
 		return fmt.Errorf("--peers cannot be negative, and --timeout must be positive")
 	}
-	// A heartbeat a second, to have one in time.
-	m, err := f.join.make(cmd, "0", append([]gravbus.Option{gravbus.UseDeadAfter(3 * time.Second)}, opts...)...)
+	m, err := f.join.make(cmd, "0", opts...)
 	if err != nil {
 		return err
 	}
@@ -150,13 +149,13 @@ func (f *peersFlags) print(out io.Writer, list []listed) error {
 		return enc.Encode(list)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tRTT\tSTATE\tNODE\tENDPOINTS")
+	fmt.Fprintln(w, "NAME\tRTT\tSTATE\tVERSION\tNODE\tENDPOINTS")
 	for _, p := range list {
 		rtt := "-"
 		if p.RTT > 0 {
 			rtt = fmt.Sprintf("%.2f ms", p.RTT)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", p.Name, rtt, p.State, p.NodeUUID, strings.Join(p.Endpoints, " "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", p.Name, rtt, p.State, p.Version, p.NodeUUID, strings.Join(p.Endpoints, " "))
 	}
 	return w.Flush()
 }

@@ -333,12 +333,13 @@ func (l *Link[T]) detached(c *conn[T]) {
 	rejected := !wasReady && refusal(c.err) // a Refuse that crossed this side's Use
 	l.left = l.left || rejected && l.count.cuts.Load() == 0
 	over := l.left || n.leaving.Load()
+	said := l.left || l.drained
 	l.count.cuts.Add(1)
 	l.mu.Unlock()
 	switch {
 	case rejected:
 		n.refused(c.c, c.peer, c.err)
-	case over && !n.leaving.Load(): // it said so before it closed
+	case over && said: // it said so before it closed
 		c.err = &handshake.Error{Code: wire.CodeLeaving, Remote: true, Err: c.err}
 	}
 	if wasReady {

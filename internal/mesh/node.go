@@ -326,6 +326,9 @@ func (n *Node[T]) Close() {
 	n.changed()
 }
 
+// Leaving reports whether Withdraw or Close has begun.
+func (n *Node[T]) Leaving() bool { return n.leaving.Load() }
+
 // stopFinding stops listening and discovery.
 func (n *Node[T]) stopFinding() {
 	n.mu.Lock()

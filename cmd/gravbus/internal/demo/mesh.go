@@ -297,10 +297,13 @@ func (m *mesh) collect(ctx context.Context, f *flow, receivers []*member, check 
 	return nil
 }
 
+// crewNames are the nodes of the story, in the order in which they come.
+var crewNames = []string{"alder", "birch", "cedar", secondBirch, "damson"}
+
 // sum closes the books.
 func (m *mesh) sum() {
 	m.report.Total.Name = "total"
-	for _, name := range []string{"alder", "birch", "cedar", secondBirch, "damson"} {
+	for _, name := range crewNames {
 		book := m.books[name]
 		n := NodeSum{Name: name, Sent: book.sent}
 		for stream, due := range book.due {

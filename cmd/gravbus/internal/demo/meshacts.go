@@ -26,7 +26,7 @@ func seconds(d time.Duration) string {
 // find: three processes start, and find each other by multicast, or by the address of one of them.
 func (m *mesh) find(ctx context.Context, nodes *[3]*member) error {
 	began := time.Now()
-	for i, name := range []string{"alder", "birch", "cedar"} {
+	for i, name := range crewNames[:3] {
 		var err error
 		if nodes[i], err = m.launch(ctx, nodeOrder{Name: name, Addr: "127.0.0.1:0"}); err != nil {
 			return err
