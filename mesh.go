@@ -27,6 +27,8 @@ type meshed struct {
 	queue   mailbox.Config // of links
 	exports *route.Interest
 	imports *route.Interest
+	ctx     context.Context // of deliveries that wait for room
+	cancel  context.CancelFunc
 	self    *Pod        // sends what the bus itself sends
 	quiet   atomic.Bool // nothing is sent to peers any more
 	badKeys bool
@@ -58,6 +60,7 @@ func newMeshed(b *Bus, c *busConfig) *meshed {
 		exports: c.mesh.exports,
 		imports: c.mesh.imports,
 	}
+	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.log.to = c.log
 	x.badKeys = len(c.mesh.keys) > 4 || slices.ContainsFunc(c.mesh.keys, func(k []byte) bool { return len(k) < MinMeshKey })
 	x.replays.of = map[*Pod]*replaying{}

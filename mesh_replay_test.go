@@ -2,6 +2,7 @@ package gravbus_test
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/transport/memory"
+	"github.com/sirupsen/logrus"
 )
 
 // What a node has in its buffer comes first, then what is live, also with others listening already.
@@ -416,4 +418,162 @@ func replaySchedule(t *testing.T, seed uint64) {
 
 func matchesPattern(pattern, typ string) bool {
 	return pattern == ">" || pattern == typ || pattern == "t.*" && strings.HasPrefix(typ, "t.") || pattern == "*.x" && strings.HasSuffix(typ, ".x")
+}
+
+// A message that is sent twice comes twice, by replay and live, as it does on one node.
+func TestMeshReplayOfAMessageSentTwice(t *testing.T) {
+	meshBubble(t, memory.Config{Latency: 10 * time.Millisecond}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		p, q := a.Connect(), a.Connect()
+		one, two, three := nth("t", 1, 1), nth("t", 1, 2), nth("t", 1, 3)
+		p.Send(one)
+		q.Send(one)
+		late := b.ConnectWithReplay()
+		var got recorder
+		must(t, late.OnType("t", got.handle))
+		meshWanted(t, a, "t", 1)
+		p.Send(two) // held
+		q.Send(two)
+		time.Sleep(time.Second)
+		p.Send(three) // live
+		q.Send(three)
+		p.Send(one)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if all := numbers(t, got.all()); !slices.Equal(all, []int{1, 1, 2, 2, 3, 3, 1}) {
+			t.Errorf("got %v", all)
+		}
+	})
+}
+
+// The peer gives the link up in the middle of its answer, and this node does not: the answer begins
+// anew, and nothing comes twice.
+func TestMeshReplayAnswerBeginsAnew(t *testing.T) {
+	for cutAfter := range 40 {
+		meshBubble(t, memory.Config{Latency: time.Millisecond, Buffer: 4 << 10}, func(t *testing.T, n meshNet) {
+			a, b := n.node("a", "", gravbus.UseResumeFor(time.Second)), n.node("b", "a", gravbus.UseResumeFor(time.Hour))
+			meshUp(t, a, b)
+			p := a.Connect()
+			big := make([]byte, 1<<10)
+			for i := range 500 {
+				copy(big, fmt.Sprintf("%4d", i))
+				p.Send(gravbus.NewMsg("t", slices.Clone(big)))
+			}
+			late := b.ConnectWithReplay()
+			var got recorder
+			must(t, late.OnType("t", got.handle))
+			for _, c := range n.Connections() {
+				c.CutAfter(cutAfter)
+			}
+			n.Refuse("a", true)
+			n.Refuse("b", true)
+			time.Sleep(10 * time.Second) // a has given b up, if it was cut
+			n.Refuse("a", false)
+			n.Refuse("b", false)
+			meshUp(t, a, b)
+			time.Sleep(time.Minute)
+			copy(big, " 500")
+			p.Send(gravbus.NewMsg("t", slices.Clone(big)))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			var all []string
+			for _, m := range got.all() {
+				all = append(all, strings.TrimSpace(string(m.Data()[:4])))
+			}
+			if len(all) != 501 {
+				t.Errorf("cut after %d frames: %d came, want 501", cutAfter, len(all))
+			}
+			for i, s := range all {
+				if s != fmt.Sprint(i) {
+					t.Errorf("cut after %d frames: %s at place %d", cutAfter, s, i)
+					break
+				}
+			}
+		})
+	}
+}
+
+// Pods that go, change their mind, or refuse a message while they wait for an answer.
+func TestMeshReplayPodsThatChange(t *testing.T) {
+	meshBubble(t, memory.Config{Latency: 50 * time.Millisecond}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		p := a.Connect()
+		var ids []string
+		for i := range 10 {
+			m := nth([]string{"t.x", "t.y"}[i%2], 1, i)
+			ids = append(ids, m.UUID())
+			p.Send(m)
+		}
+		var gone, none, narrow, denied, refused recorder
+		pg := b.ConnectWithReplay()
+		must(t, pg.OnType("t.*", gone.handle))
+		pn := b.ConnectWithReplay()
+		must(t, pn.OnType("t.*", none.handle))
+		pw := b.ConnectWithReplay()
+		must(t, pw.OnType("t.*", narrow.handle))
+		pd := b.ConnectWithReplay()
+		must(t, pd.OnType("t.*", denied.handle))
+		pr := b.ConnectWithReplay()
+		pr.FilterUUID(ids[3], false)
+		must(t, pr.OnType("t.*", refused.handle))
+		time.Sleep(30 * time.Millisecond)
+		pg.Disconnect()
+		must(t, pn.On(nil))
+		must(t, pw.OnType("t.x", narrow.handle))
+		must(t, pd.FilterType("t.y", false))
+		time.Sleep(time.Second)
+		p.Send(nth("t.x", 1, 10))
+		p.Send(nth("t.y", 1, 11))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for name, c := range map[string]struct {
+			r    *recorder
+			want []int
+		}{
+			"gone": {&gone, nil}, "no handler": {&none, nil},
+			"narrowed": {&narrow, []int{0, 2, 4, 6, 8, 10}}, "denied": {&denied, []int{0, 2, 4, 6, 8, 10}},
+			"refused one": {&refused, []int{0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11}},
+		} {
+			if got := numbers(t, c.r.all()); !slices.Equal(got, c.want) {
+				t.Errorf("%s: got %v, want %v", name, got, c.want)
+			}
+		}
+	})
+}
+
+// The same over real sockets, with senders running.
+func TestMeshReplayWebsocket(t *testing.T) {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	opts := []gravbus.Option{gravbus.UseLogger(log), gravbus.UseReplay(100000)}
+	a := meshNode(t, nil, opts...)
+	b := meshNode(t, a.Endpoints(), opts...)
+	must(t, b.WaitPeers(soon(t), 1))
+	const each = 5000
+	var wg sync.WaitGroup
+	for s := range 2 {
+		p := a.Connect()
+		wg.Go(func() {
+			for k := range each {
+				if p.Send(nth("t", s, k)) == nil {
+					t.Error("not sent")
+				}
+			}
+		})
+	}
+	var all [6]recorder
+	for i := range all {
+		must(t, b.ConnectWithReplay().OnType("t", all[i].handle))
+	}
+	wg.Wait()
+	for i := range all {
+		next := map[int]int{}
+		for _, m := range all[i].await(t, 2*each) {
+			s, k := numberOf(m)
+			if k != next[s] {
+				t.Fatalf("pod %d: of sender %d came %d, want %d", i, s, k, next[s])
+			}
+			next[s]++
+		}
+	}
 }

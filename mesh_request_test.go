@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/transport/memory"
+	"github.com/sirupsen/logrus"
 )
 
 // Every way to answer reaches every way to wait, across a link.
@@ -609,4 +612,110 @@ func TestMeshRequestReplyByUUIDLate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The answer comes when the peer was given up and is back: whoever still waits gets it.
+func TestMeshRequestAnswerAfterThePeerWasLost(t *testing.T) {
+	for _, byUUID := range []bool{false, true} {
+		meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+			a, b := n.pair(gravbus.UseResumeFor(5*time.Second), gravbus.UseDeadAfter(3*time.Second))
+			p, got := meshListener(t, b, "ask")
+			meshWanted(t, a, "ask", 1)
+			r := a.Connect().Send(gravbus.NewMsg("ask", nil))
+			q := got.await(t, 1)[0]
+			n.Partition([]string{"a"}, []string{"b"})
+			time.Sleep(time.Minute)
+			n.Heal()
+			meshUp(t, a, b)
+			if rep := gravbus.NewMsg("reply", []byte("late")); byUUID {
+				rep.SetReplyTo(q.UUID())
+				p.Send(rep)
+			} else {
+				p.ReplyTo(q, rep)
+			}
+			m, err := r.Wait(meshCtx(t, time.Minute))
+			if err != nil || string(m.Data()) != "late" {
+				t.Errorf("by UUID %v: %v, %v", byUUID, m, err)
+			}
+		})
+	}
+}
+
+// A poll that a peer takes part in again after it was given up, and one whose asker goes.
+func TestMeshRequestAllAskerGoes(t *testing.T) {
+	meshBubble(t, memory.Config{Latency: 10 * time.Millisecond}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		slow := b.Connect()
+		must(t, slow.OnType("ask", func(m gravbus.Message) error {
+			time.Sleep(time.Second)
+			slow.ReplyTo(m, gravbus.NewMsg("reply", []byte("slow")))
+			return nil
+		}))
+		meshWanted(t, a, "ask", 1)
+		asker := a.Connect()
+		done := make(chan error, 1)
+		go func() {
+			_, err := meshCollect(context.Background(), asker, gravbus.NewMsg("ask", nil))
+			done <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		asker.Disconnect()
+		if err := awaitDone(t, time.Minute, done); !errors.Is(err, gravbus.ErrDisconnected) {
+			t.Errorf("%v", err)
+		}
+		// Leaving the loop early, with answers under way.
+		meshReplier(t, b, "ask", "quick")
+		time.Sleep(time.Second)
+		again := a.Connect()
+		for range 10 {
+			for rep, err := range again.RequestAll(meshCtx(t, time.Minute), gravbus.NewMsg("ask", nil)) {
+				if err != nil || string(rep.Data()) != "quick" {
+					t.Errorf("%v, %v", rep, err)
+				}
+				break
+			}
+		}
+		time.Sleep(time.Minute)
+		got, err := meshCollect(meshCtx(t, time.Minute), again, gravbus.NewMsg("ask", nil))
+		if err != nil || len(got) != 2 {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
+// Many at a time, both ways, over real sockets.
+func TestMeshRequestWebsocket(t *testing.T) {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	quiet := gravbus.UseLogger(log)
+	a := meshNode(t, nil, quiet)
+	b := meshNode(t, a.Endpoints(), quiet)
+	for _, x := range []*gravbus.Bus{a, b} {
+		p := x.Connect(gravbus.Concurrency(4))
+		must(t, p.OnType("ask."+x.NodeUUID, func(m gravbus.Message) error {
+			p.ReplyTo(m, gravbus.NewMsg("reply", m.Data()))
+			return nil
+		}))
+	}
+	must(t, a.WaitInterest(soon(t), "ask."+b.NodeUUID, 1))
+	must(t, b.WaitInterest(soon(t), "ask."+a.NodeUUID, 1))
+	var wg sync.WaitGroup
+	for i := range 32 {
+		from, to := a, b
+		if i%2 == 1 {
+			from, to = b, a
+		}
+		p := from.Connect()
+		wg.Go(func() {
+			for k := range 100 {
+				want := fmt.Sprint(i, " ", k)
+				rep, err := p.Request(soon(t), gravbus.NewMsg("ask."+to.NodeUUID, []byte(want)))
+				if err != nil || string(rep.Data()) != want {
+					t.Errorf("%v, %v", rep, err)
+					return
+				}
+			}
+		})
+	}
+	within(t, patience, wg.Wait)
 }

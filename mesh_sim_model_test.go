@@ -95,7 +95,7 @@ type simMember struct {
 	first  bool // it was there before the faults began
 	gone   bool
 
-	sending sync.Mutex // one burst at a time
+	sending chan struct{} // holds one: a burst
 	sender  *gravbus.Pod
 	sent    []simSent
 	all     *simPod // wants everything
@@ -177,7 +177,7 @@ func (m *simModel) latencies(most time.Duration) {
 
 // join starts a node.
 func (m *simModel) join(name string) *simMember {
-	n := &simMember{number: len(m.members), simNode: m.node(name, m.seeds, m.opts...)}
+	n := &simMember{number: len(m.members), sending: make(chan struct{}, 1), simNode: m.node(name, m.seeds, m.opts...)}
 	n.all = m.listener(n, []bool{true, true, true}, 0, gravbus.Mailbox(1<<20))
 	n.all.steady = true
 	n.sender = n.Connect(gravbus.Name("sender"))
@@ -340,8 +340,8 @@ func (m *simModel) burst(n *simMember, count int, pause time.Duration) {
 		types[i] = m.random.IntN(len(simTypes))
 	}
 	m.sends.Go(func() {
-		n.sending.Lock()
-		defer n.sending.Unlock()
+		n.sending <- struct{}{}
+		defer func() { <-n.sending }()
 		for _, typ := range types {
 			msg := nth(simTypes[typ], n.number, len(n.sent))
 			before := m.now()
@@ -450,6 +450,9 @@ func (m *simModel) heal() {
 		c.CutAfter(-1)
 	}
 	m.net.Heal()
+	if m.live[m.seeds[0]] == nil {
+		m.join(m.seeds[0]) // without the seed they need not find each other
+	}
 	m.sends.Wait()
 	began := m.now()
 	for _, n := range m.live {

@@ -1,6 +1,8 @@
 package gravbus_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -206,5 +208,40 @@ func TestSimIdleLink(t *testing.T) {
 			s.Errorf("they dialled %d times", more)
 		}
 		s.meshed(a, b)
+	})
+}
+
+// Withdraw returns soon after its context has ended, whatever messages wait for here.
+func TestSimWithdrawInTime(t *testing.T) {
+	simulate(t, memory.Config{Latency: time.Millisecond}, func(s *sim) {
+		a, b := s.start("a", nil), s.start("b", nil)
+		stuck := make(chan struct{})
+		b.Connect(gravbus.Mailbox(1), gravbus.Overflow(gravbus.Block)).OnType("to.b", func(gravbus.Message) error {
+			<-stuck
+			return nil
+		})
+		must(s, b.ConnectEndpoint("memory:a"))
+		must(s, a.WaitInterest(s.within(time.Second), "to.b", 1))
+		a.feed(a.Connect(), "to.b", 0, 9, time.Millisecond)
+		began := time.Now()
+		done := make(chan error, 1)
+		go func() { done <- b.Withdraw(s.within(3 * time.Second)) }()
+		select {
+		case err := <-done:
+			if took := time.Since(began); took > 4*time.Second {
+				s.Errorf("Withdraw took %v: %v", took, err)
+			}
+			var left *gravbus.ShutdownError
+			if !errors.As(err, &left) || !errors.Is(err, context.DeadlineExceeded) || len(left.Peers) != 1 {
+				s.Errorf("Withdraw: %v", err)
+			}
+			time.Sleep(time.Second)
+			if lost := a.missing(b, false); lost < 7 || lost > 9 {
+				s.Errorf("a tells of %d messages that b may not have", lost)
+			}
+		case <-time.After(time.Minute):
+			s.Errorf("Withdraw takes more than a minute")
+		}
+		close(stuck)
 	})
 }

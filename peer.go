@@ -1,12 +1,12 @@
 package gravbus
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/gravbus/gravbus/internal/mailbox"
@@ -36,6 +36,7 @@ type peer struct {
 	watch  []*lossWatch    // requests that only this peer, or others like it, can answer
 	lost   bool
 	wasUp  bool
+	downAt time.Time // when its lost connection was last logged
 }
 
 // peerType is a type that comes from a peer.
@@ -66,13 +67,29 @@ func (x *meshed) Cost(msg Message) (cost, gone uint64) {
 	switch m := msg.(type) {
 	case *message:
 		data, _ := m.encoded()
-		return wire.Cost(len(data)), 0
+		n := len(data)
+		if x := m.more; x != nil {
+			n += len(x.parent) + len(x.name) + len(x.replyTo)
+		}
+		return wire.Cost(n), 0
 	case *routed:
-		return x.Cost(m.Message)
+		cost, _ = x.Cost(m.Message)
+		for _, g := range m.groups {
+			cost += uint64(len(g) + 16)
+		}
+		return cost, 0
 	case *goneNotice:
 		return wire.Cost(0), m.pod
 	}
-	return wire.Cost(len(msg.Data())), 0
+	name, replyTo := msg.UUID(), msg.ReplyTo()
+	n := len(msg.Data()) + len(msg.ParentID())
+	if parseUUID(name) == uuid.Nil {
+		n += len(name)
+	}
+	if parseUUID(replyTo) == uuid.Nil {
+		n += len(replyTo)
+	}
+	return wire.Cost(n), 0
 }
 
 // UUID returns the ID of a message.
@@ -313,7 +330,7 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 		}
 		if block {
 			o.GoesOn = p.link.GoesOn
-			l.AppendSlow(context.Background(), &it, nil, mailbox.Normal, lanes, &o)
+			l.AppendSlow(x.ctx, &it, nil, mailbox.Normal, lanes, &o)
 		} else if !l.TryAppend(&it, nil, lanes, &o) {
 			return false
 		} else if b.buffer == nil {

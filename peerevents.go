@@ -26,7 +26,7 @@ func (x *meshed) Up(l *mesh.Link[Message]) {
 func (x *meshed) Down(l *mesh.Link[Message], err error) {
 	p := sideOf(l)
 	if !x.node.Leaving() && !errors.Is(err, mesh.ErrReplaced) && !errors.Is(err, mesh.ErrWithdrawn) {
-		x.log.to.WithField("peer", p.uuid).WithError(err).Warn("gravbus: peer lost its connection; what is sent to it is kept")
+		x.log.down(p, err)
 	}
 	x.bus.emit(EventPeerDown, func() any { return PeerEvent{Peer: p.info(), Error: errorText(err)} })
 }
@@ -113,12 +113,17 @@ func (x *meshed) podGone(pod uint64) {
 		told := p.polled[pod]
 		delete(p.polled, pod)
 		p.mu.Unlock()
-		if told { // behind all that the pod has sent
-			it := item{Val: &goneNotice{message: newMessage(typeGone, nil), pod: pod}, From: pod}
-			var o mailbox.Outcome[Message]
-			p.lane.AppendSlow(context.Background(), &it, nil, mailbox.Shed, nil, &o)
+		if told {
+			p.tellGone(pod)
 		}
 	}
+}
+
+// tellGone tells the peer, behind all that the pod has sent, that it has gone.
+func (p *peer) tellGone(pod uint64) {
+	it := item{Val: &goneNotice{message: newMessage(typeGone, nil), pod: pod}, From: pod}
+	var o mailbox.Outcome[Message]
+	p.lane.AppendSlow(context.Background(), &it, nil, mailbox.Shed, nil, &o)
 }
 
 // typeGone is the type of a goneNotice, which nobody sees.
@@ -138,6 +143,7 @@ const maxTargetNames = 64 << 10
 func (p *peer) tellTargets(request uuid.UUID, targets []mailbox.Target[Message]) {
 	t := &wire.Targets{Request: wire.ID(request)}
 	size := 0
+	var gone []uint64
 	for _, target := range targets {
 		var one wire.Target
 		for _, r := range target.Readers {
@@ -148,20 +154,32 @@ func (p *peer) tellTargets(request uuid.UUID, targets []mailbox.Target[Message])
 			}
 			p.polled[id] = true
 			p.mu.Unlock()
-			if pod := p.mesh.bus.pods.get(id); pod != nil { // asked after it was noted: if it goes from now on, podGone tells
-				one.Pods = append(one.Pods, id)
-				name := pod.Name()
-				if size += len(name); size > maxTargetNames {
-					name = ""
-				}
-				one.Names = append(one.Names, name)
+			// Asked after it was noted: if it goes from now on, podGone tells. If it has gone already, its
+			// answer may still be on its way.
+			if p.mesh.bus.pods.get(id) == nil {
+				gone = append(gone, id)
 			}
+			name := p.mesh.bus.pods.name(id)
+			if size += len(name); size > maxTargetNames {
+				name = ""
+			}
+			one.Pods = append(one.Pods, id)
+			one.Names = append(one.Names, name)
 		}
 		if len(one.Pods) > 0 {
 			t.List = append(t.List, one)
 		}
 	}
 	p.link.SendTargets(t)
+	for _, id := range gone {
+		p.mu.Lock()
+		told := p.polled[id]
+		delete(p.polled, id)
+		p.mu.Unlock()
+		if told { // not by podGone meanwhile
+			p.tellGone(id)
+		}
+	}
 }
 
 func errorText(err error) string {

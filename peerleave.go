@@ -5,13 +5,15 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+	"github.com/gravbus/gravbus/internal/gid"
 )
 
 // Withdraw takes the bus out of the mesh in order. It no longer listens; peers are told, and send
 // nothing new; what was on its way in both directions is delivered; then the links are closed. The
 // bus goes on to work for its own pods. If ctx ends first the links are closed all the same, and
-// the error is a *ShutdownError that names the peers that were not done. A bus that has withdrawn
-// does not come back.
+// the error is a *ShutdownError that names the peers that were not done. Called from inside a handler
+// it does not wait for what is still on its way to this node. A bus that has withdrawn does not come
+// back.
 func (b *Bus) Withdraw(ctx context.Context) error {
 	x := b.mesh
 	if x == nil {
@@ -19,7 +21,7 @@ func (b *Bus) Withdraw(ctx context.Context) error {
 	}
 	ctx = orBackground(ctx)
 	x.quiet.Store(true)
-	peers := x.leave(ctx, false)
+	peers := x.leave(ctx, b.insideHandler(gid.Current()))
 	peers = append(peers, x.flush(ctx)...)
 	x.close()
 	if len(peers) > 0 {
@@ -68,6 +70,7 @@ func (x *meshed) connected() (all []string) {
 func (x *meshed) close() {
 	if x != nil {
 		x.quiet.Store(true)
+		x.cancel() // deliveries must not outlast the links
 		x.node.Close()
 	}
 }

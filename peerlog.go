@@ -38,6 +38,21 @@ func (l *meshLog) refused(remote string, err error) {
 	log.Warn("gravbus: connection refused")
 }
 
+// down logs that a peer has lost its connection: once a second at most for each peer, as peers too
+// may come and go as often as they like.
+func (l *meshLog) down(p *peer, err error) {
+	p.mu.Lock()
+	now := time.Now()
+	quiet := now.Sub(p.downAt) < time.Second
+	if !quiet {
+		p.downAt = now
+	}
+	p.mu.Unlock()
+	if !quiet {
+		l.to.WithField("peer", p.uuid).WithError(err).Warn("gravbus: peer lost its connection; what is sent to it is kept")
+	}
+}
+
 func (l *meshLog) slog() *slog.Logger { return slog.New(&slogHandler{log: l}) }
 
 // slogHandler passes what is logged by slog on to logrus.

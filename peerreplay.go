@@ -32,6 +32,8 @@ type asking struct {
 	held   []*message
 	answer []*message
 	has    map[uuid.UUID]bool // what is in answer
+
+	bytes, heldBytes int // what answer and held count; as much as may wait for a link is kept
 }
 
 // replaying is what a pod with replay gets from peers: once from each that it meets.
@@ -74,14 +76,13 @@ func (r *replaying) has(it *item) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if upTo, asked := r.upTo[it.From]; asked && it.Seq <= upTo {
-		return true
-	}
+	covered := false
 	if id := messageID(it.Val); len(r.covered) > 0 && r.covered[id] == it.From {
 		delete(r.covered, id)
-		return true
+		covered = true
 	}
-	return false
+	upTo, asked := r.upTo[it.From]
+	return covered || asked && it.Seq <= upTo
 }
 
 // beginReplay asks all peers. Those that come later are asked then.
@@ -202,7 +203,9 @@ func (x *meshed) hold(from *peer, m *message) {
 	for _, a := range x.replays.asked {
 		if p := a.to.pod; a.peer == from && !a.over && p.interest().Match(m.typ) {
 			a.held = append(a.held, m)
-			if len(a.held) > p.mail.Cap {
+			a.heldBytes += sizeOf(m)
+			for len(a.held) > p.mail.Cap || a.heldBytes > DefaultLinkBytes {
+				a.heldBytes -= sizeOf(a.held[0])
 				p.reader.Lose(a.held[0])
 				a.held = a.held[1:]
 			}
@@ -224,7 +227,10 @@ func (x *meshed) replayed(from *peer, id uint64, m *message) {
 	}
 	a.has[m.receipt.id] = true
 	a.answer = append(a.answer, m)
-	if len(a.answer) > p.mail.Cap {
+	a.bytes += sizeOf(m)
+	for len(a.answer) > p.mail.Cap || a.bytes > DefaultLinkBytes {
+		a.bytes -= sizeOf(a.answer[0])
+		delete(a.has, a.answer[0].receipt.id)
 		p.reader.Lose(a.answer[0])
 		a.answer = a.answer[1:]
 	}
@@ -297,8 +303,11 @@ func (x *meshed) cover(from *peer, ids []uint64, m *message) {
 	defer x.mu.Unlock()
 	for _, id := range ids {
 		if a := x.replays.asked[id]; a != nil && a.peer == from {
+			p := a.to.pod
 			a.to.mu.Lock()
-			a.to.covered[m.receipt.id] = from.pod.id
+			if p.interest().Match(m.typ) && len(a.to.covered) < p.mail.Cap {
+				a.to.covered[m.receipt.id] = from.pod.id
+			}
 			a.to.mu.Unlock()
 		}
 	}

@@ -73,6 +73,9 @@ func (g *remoteGroup) choose(typ string) *peer {
 // Invariant: as for pods, the message is in the buffer before the routes are loaded.
 func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answer *peer, s *sending, undelivered **UndeliveredError) error {
 	if x.quiet.Load() {
+		if x.bus.state.Load() != busOpen {
+			return ErrClosed
+		}
 		return nil
 	}
 	typ := it.Val.Type()

@@ -15,7 +15,7 @@ import (
 // run runs the command line and returns the exit code. Every bus that a command makes gets opts.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, opts ...gravbus.Option) int {
 	root := newRootCmd(opts)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // not nil, for which cobra takes os.Args
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -70,7 +70,7 @@ func (f *subFlags) run(cmd *cobra.Command, patterns []string, opts []gravbus.Opt
 	listening, enough := context.WithCancel(ctx)
 	defer enough()
 
-	out := newOutput(cmd.OutOrStdout())
+	var out *output
 	// A pod that only watches hides from nobody that a request has no responders.
 	pod := m.Connect(append([]gravbus.PodOption{
 		gravbus.Name("sub"), gravbus.Overflow(gravbus.Block), gravbus.Observer(), gravbus.InGroup(f.group),
@@ -90,8 +90,9 @@ func (f *subFlags) run(cmd *cobra.Command, patterns []string, opts []gravbus.Opt
 	if err != nil {
 		return err
 	}
+	out = newOutput(cmd.OutOrStdout()) // before anything can come
 	if err := m.start(ctx); err != nil {
-		return err
+		return errors.Join(err, out.close())
 	}
 	m.log.Infof("node %s of mesh %s listens at %v", m.NodeUUID, f.join.mesh, m.Endpoints())
 	waiting, cancel := withTimeout(listening, f.timeout)

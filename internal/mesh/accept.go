@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/gravbus/gravbus/internal/mesh/handshake"
@@ -15,7 +17,10 @@ import (
 )
 
 // shake is a connection in handshake that was accepted.
-type shake struct{ c transport.Conn }
+type shake struct {
+	c       transport.Conn
+	evicted atomic.Bool
+}
 
 // accept takes connections until the listener is closed.
 func (n *Node[T]) accept(ln transport.Listener) {
@@ -27,13 +32,16 @@ func (n *Node[T]) accept(ln transport.Listener) {
 			}
 			return
 		}
-		s := &shake{c}
+		s := &shake{c: c}
 		started := n.running(func() {
 			n.admitLocked(s)
 			n.wg.Go(func() {
 				defer n.dismiss(s)
 				if _, err := n.shakeHands(n.ctx, c, false, wire.ID{}); err != nil {
 					c.Close()
+					if s.evicted.Load() {
+						n.refused(c, nil, cut(wire.CodeBusy, "too many connections in handshake"))
+					}
 				}
 			})
 		})
@@ -47,6 +55,7 @@ func (n *Node[T]) accept(ln transport.Listener) {
 // closed, so that many who do nothing cannot keep out the one that does.
 func (n *Node[T]) admitLocked(s *shake) {
 	if len(n.shaking) == MaxHandshakes {
+		n.shaking[0].evicted.Store(true)
 		n.shaking[0].c.Close()
 		n.shaking = n.shaking[1:]
 	}
@@ -71,6 +80,7 @@ func (n *Node[T]) shakeHands(ctx context.Context, c transport.Conn, dialled bool
 	defer stop()
 	m, err := n.machine(c, dialled, expect)
 	if err != nil {
+		n.refused(c, nil, err)
 		return nil, err
 	}
 	var chosen *Link[T] // by Decide
@@ -79,6 +89,9 @@ func (n *Node[T]) shakeHands(ctx context.Context, c transport.Conn, dialled bool
 	if err != nil {
 		if chosen != nil {
 			chosen.undecide()
+		}
+		if dialled && (errors.Is(err, handshake.ErrSelf) || m.present != nil) {
+			n.answered(c.Info().Endpoint, answer[T]{link: m.present, unproved: time.Now()})
 		}
 		n.refused(c, m.peer, err)
 		return nil, err
@@ -91,12 +104,29 @@ type machine[T any] struct {
 	*handshake.Machine
 	dialled bool
 	began   uint64 // Node.attached when the handshake began
-	present bool   // this side dials, and has a connection to the peer already
-	peer    *Peer  // once it has proved itself
+	present *Link[T] // to the peer, if this side dials and has a connection to it already
+	peer    *Peer    // once it has proved itself
 	decided func(*Link[T])
 }
 
+// ask asks the application about a peer that has proved itself.
+func (n *Node[T]) ask(p *Peer, i transport.Info) (err error) {
+	if n.cfg.Accept == nil {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			n.cfg.Log.Error("mesh: the application panicked when it was asked about a peer", "panic", v, "stack", string(debug.Stack()))
+			err = handshake.ErrRejected
+		}
+	}()
+	return n.cfg.Accept(p, i)
+}
+
 func (n *Node[T]) machine(c transport.Conn, dialled bool, expect wire.ID) (*machine[T], error) {
+	if i := c.Info(); i.Secure && len(i.Binding) == 0 && len(n.cfg.Keys) > 0 {
+		return nil, cut(wire.CodeUnauthorized, "the connection is encrypted but has no channel binding, so the mesh key proves nothing")
+	}
 	m := &machine[T]{dialled: dialled, began: n.attached.Load()}
 	cfg := &handshake.Config{
 		Hello:   n.hello(),
@@ -105,17 +135,16 @@ func (n *Node[T]) machine(c transport.Conn, dialled bool, expect wire.ID) (*mach
 		Expect:  expect,
 		Resume: func(id wire.ID) wire.Resume {
 			if l := n.Find(id); l != nil {
-				m.present = dialled && l.State() >= Connected
+				if dialled && l.State() >= Connected {
+					m.present = l
+				}
 				return l.resume()
 			}
 			return wire.Resume{Stream: n.streamID(id, n.nextEpoch())}
 		},
 		Accept: func(p *Peer) error {
 			m.peer = p
-			if n.cfg.Accept == nil {
-				return nil
-			}
-			return n.cfg.Accept(p, c.Info())
+			return n.ask(p, c.Info())
 		},
 		Decide: func(p *Peer) error {
 			l, err := n.link(p.ID)
@@ -175,7 +204,13 @@ func (n *Node[T]) converse(c transport.Conn, m *machine[T]) (*Link[T], error) {
 			return nil, failed
 		}
 		if done {
-			return n.welcome(c, m)
+			l, err := n.welcome(c, m)
+			var e *handshake.Error
+			if errors.As(err, &e) && !e.Remote {
+				c.SetWriteDeadline(time.Now().Add(farewellTime))
+				c.WriteFrame(wire.AppendRefuse(nil, &wire.Refuse{Code: e.Code, Reason: e.Reason}))
+			}
+			return l, err
 		}
 		packet, err := c.ReadFrame(nil)
 		if err != nil {
@@ -189,7 +224,7 @@ func (n *Node[T]) converse(c transport.Conn, m *machine[T]) (*Link[T], error) {
 			return nil, refine(err)
 		}
 		send, done, failed = m.Receive(packet)
-		if m.present && failed == nil && !done {
+		if m.present != nil && failed == nil && !done {
 			failed, send = errPresent, m.Refuse(errPresent.Code, errPresent.Reason)
 		}
 	}
@@ -209,11 +244,7 @@ func (n *Node[T]) welcome(c transport.Conn, m *machine[T]) (*Link[T], error) {
 		return nil, err
 	}
 	if e := c.Info().Endpoint; e != "" {
-		n.mu.Lock()
-		if _, known := n.at[e]; known || len(n.at) < MaxKnown {
-			n.at[e] = l
-		}
-		n.mu.Unlock()
+		n.answered(e, answer[T]{link: l})
 	}
 	n.supersede(l, r.Peer)
 	if err := l.attach(newConn(l, c, r.Peer, m.dialled), r); err != nil {

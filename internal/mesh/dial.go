@@ -19,9 +19,8 @@ const (
 	// A side that did not dial before waits a moment longer, and so does the one with the higher ID
 	// that is told of another: mostly the other side is quicker, and one connection is enough.
 	courtesy = 500 * time.Millisecond
-	// How long an endpoint that turned out to be this node itself, or a connected peer, is not
-	// dialled again without need.
-	ownFor = time.Minute
+	// How long it is believed who is at an endpoint, without a proof.
+	believeFor = time.Minute
 	// Between the endpoints of one node, while the one before has not answered.
 	nextEndpoint = 200 * time.Millisecond
 )
@@ -42,12 +41,12 @@ func (n *Node[T]) told(peers []wire.Peer) {
 		if p.Node == n.cfg.ID || p.Node == (wire.ID{}) || len(p.Endpoints) == 0 {
 			continue
 		}
-		l, err := n.link(p.Node)
-		if err != nil {
+		l := n.linkIfRoom(p.Node)
+		if l == nil {
 			return
 		}
 		l.mu.Lock()
-		l.learnLocked("", p.Endpoints)
+		l.learnLocked("", nil, p.Endpoints)
 		present := l.state >= Connected || l.deciding
 		l.mu.Unlock()
 		if present {
@@ -71,7 +70,7 @@ func (n *Node[T]) hint(id wire.ID, endpoints []string) {
 	}
 	if l := n.Find(id); l != nil {
 		l.mu.Lock()
-		l.learnLocked("", endpoints)
+		l.learnLocked("", nil, endpoints)
 		present, chasing := l.state >= Connected || l.deciding, l.chasing
 		l.mu.Unlock()
 		if present {
@@ -96,22 +95,30 @@ func (n *Node[T]) hint(id wire.ID, endpoints []string) {
 	})
 }
 
+// answer is who answered at an endpoint.
+type answer[T any] struct {
+	link     *Link[T]  // nil for this node itself
+	unproved time.Time // when it said so, if it has not proved it
+}
+
+// answered notes who answered at an endpoint.
+func (n *Node[T]) answered(endpoint string, a answer[T]) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, known := n.at[endpoint]; !known && len(n.at) == MaxKnown {
+		clear(n.at) // it only saves dials
+	}
+	n.at[endpoint] = a
+}
+
 // tryEndpoint dials an endpoint of which it is not known who is there, unless it is: then that peer
 // is connected or being dialled.
 func (n *Node[T]) tryEndpoint(e string) {
 	n.mu.Lock()
-	l, own := n.at[e], n.own[e]
+	at, known := n.at[e]
 	n.mu.Unlock()
-	if !own.IsZero() && time.Since(own) < ownFor {
+	if known && (at.unproved.IsZero() || time.Since(at.unproved) < believeFor) && (at.link == nil || at.link.State() >= Connected) {
 		return
-	}
-	if l != nil {
-		l.mu.Lock()
-		present := l.state >= Connected
-		l.mu.Unlock()
-		if present {
-			return
-		}
 	}
 	n.try(e, func(ctx context.Context) {
 		if _, err := n.dial(ctx, wire.ID{}, e); err != nil {
@@ -182,15 +189,6 @@ func (n *Node[T]) dial(ctx context.Context, expect wire.ID, endpoint string) (*L
 			if outer.Err() != nil {
 				err = outer.Err()
 			}
-		}
-		var e *handshake.Error
-		if errors.As(err, &e) && (e.Code == wire.CodeSelf || e == errPresent) {
-			n.mu.Lock()
-			if len(n.own) == MaxKnown {
-				clear(n.own)
-			}
-			n.own[endpoint] = time.Now()
-			n.mu.Unlock()
 		}
 		if errors.Is(err, handshake.ErrNodeUUIDMismatch) {
 			n.tryEndpoint(endpoint) // somebody else is there
@@ -281,13 +279,13 @@ func (n *Node[T]) chase(l *Link[T], first time.Duration) {
 func (n *Node[T]) dialUntilBack(l *Link[T], first time.Duration) {
 	giveUp := time.NewTimer(n.cfg.ResumeFor)
 	defer giveUp.Stop()
-	delay := firstDelay
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	l.mu.Lock()
 	if l.dialled {
-		first = delay
+		first = firstDelay
 	}
+	first = max(first, l.delay) // where it left off, if the connection did not last
 	l.mu.Unlock()
 	retry.Reset(jitter(first))
 	for {
@@ -310,17 +308,36 @@ func (n *Node[T]) dialUntilBack(l *Link[T], first time.Duration) {
 			return
 		case <-giveUp.C:
 			l.lose(errResumeTooLate)
+			if l.Peer() == nil { // it never was there: whoever has told of it will do so again
+				n.forget(l)
+			}
 		case <-l.poke:
 			retry.Reset(jitter(firstDelay))
 		case <-retry.C:
 			if len(endpoints) > 0 {
-				if _, err := n.dialAny(n.ctx, l.id, endpoints); err != nil {
-					n.cfg.Log.Debug("mesh: peer not reached", "peer", uuidText(l.id), "error", err)
-				}
+				n.dialPeer(l, endpoints)
 			}
-			delay = min(2*delay, lastDelay)
+			l.mu.Lock()
+			l.delay = min(max(2*l.delay, 2*firstDelay), lastDelay)
+			delay := l.delay
+			l.mu.Unlock()
 			retry.Reset(jitter(delay))
 		}
+	}
+}
+
+// dialPeer dials a peer once. Those that never were connected, of whom others have told, take turns.
+func (n *Node[T]) dialPeer(l *Link[T], endpoints []string) {
+	if l.Peer() == nil {
+		select {
+		case n.strangers <- struct{}{}:
+			defer func() { <-n.strangers }()
+		case <-n.ctx.Done():
+			return
+		}
+	}
+	if _, err := n.dialAny(n.ctx, l.id, endpoints); err != nil {
+		n.cfg.Log.Debug("mesh: peer not reached", "peer", uuidText(l.id), "error", err)
 	}
 }
 

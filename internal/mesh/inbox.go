@@ -46,25 +46,38 @@ func (l *Link[T]) empty() {
 			return
 		}
 		l.mu.Unlock()
-		for i := range items {
-			in := &items[i]
-			l.deliver(in, true)
+		noted := 0 // of items: those before it have left the inbox
+		note := func(to int) {
 			l.mu.Lock()
-			l.inCost -= in.cost
-			l.inCount--
-			if in.stream == l.inStream {
-				l.deliveredLocked(in.seq, in.cost)
+			for ; noted < to; noted++ {
+				in := &items[noted]
+				l.inCost -= in.cost
+				l.inCount--
+				if in.stream == l.inStream {
+					l.deliveredLocked(in.seq, in.cost)
+				}
+				*in = Inbound[T]{}
 			}
 			l.mu.Unlock()
-			*in = Inbound[T]{}
 		}
-		if cap(items) <= maxIdleSlots {
-			l.mu.Lock()
-			l.spare = items[:0]
-			l.mu.Unlock()
+		for i := range items {
+			if !l.deliver(&items[i], false) {
+				note(i) // the peer is to know before this one waits
+				l.deliver(&items[i], true)
+			} else if i-noted < noteEvery {
+				continue
+			}
+			note(i + 1)
 		}
+		note(len(items))
+		l.mu.Lock()
+		l.spare = items[:0]
+		l.mu.Unlock()
 	}
 }
+
+// noteEvery is after how many items that did not have to wait the peer is let know.
+const noteEvery = 64
 
 // deliver hands an item to the host.
 func (l *Link[T]) deliver(in *Inbound[T], block bool) bool {

@@ -43,11 +43,12 @@ type Link[T any] struct {
 
 	// Owned by the writer of the present connection, and between connections by whoever has the
 	// turn.
-	hand     []mailbox.Item[T] // claimed, and not sent yet
-	handBuf  []mailbox.Item[T] // what hand is a part of
-	inject   []outItem[T]      // come before hand
-	covers   []cover[T]        // replays that cover some of what was in the buffer when they were made
-	coverTop uint64            // highest latest of covers
+	hand      []mailbox.Item[T] // claimed, and not sent yet
+	handBuf   []mailbox.Item[T] // what hand is a part of
+	inject    []outItem[T]      // come before hand
+	covers    []cover[T]        // replays that cover some of what was in the buffer when they were made
+	coverSize int
+	coverTop  uint64 // highest latest of covers
 
 	side    atomic.Value  // the host's
 	ready   atomic.Bool   // the reader has something to claim
@@ -68,16 +69,18 @@ type Link[T any] struct {
 	since     time.Time          // of state
 	chasing   bool               // a goroutine tries to connect
 	poke      chan struct{}      // capacity 1: try now
+	delay     time.Duration      // before the next attempt to connect
 
-	stream  uint64 // of the items that are sent
-	epoch   uint64 // how often the link was given up
-	next    uint64 // number of the next new item
-	acked   uint64
-	out     ring[T]
-	cost    uint64       // of all in out
-	pending []outItem[T] // to be sent when there is room, before what the reader has
-	idle    bool         // there was nothing to send, and nothing to be acknowledged, when the writer last looked
-	missed  Gap          // what was lost when the link was given up, and the peer has not been told
+	stream      uint64 // of the items that are sent
+	epoch       uint64 // how often the link was given up
+	next        uint64 // number of the next new item
+	acked       uint64
+	out         ring[T]
+	cost        uint64 // of all in out
+	pendingCost uint64
+	pending     []outItem[T] // to be sent when there is room, before what the reader has
+	idle        bool         // there was nothing to send, and nothing to be acknowledged, when the writer last looked
+	missed      Gap          // what was lost when the link was given up, and the peer has not been told
 
 	inStream  uint64 // of the items that are received; 0 for none yet
 	received  uint64 // written by the reader at the end of a batch
@@ -104,18 +107,19 @@ type Link[T any] struct {
 
 // control is what is to be said beside the stream.
 type control struct {
-	ack      bool // even if there is nothing else to be sent
-	pongs    []uint64
-	full     [][]wire.Entry // chunks of all interests, to be sent before dirty
-	fullNext int
-	dirty    map[string]wire.Entry // interests that have changed
-	asks     []wire.Replay         // requests that the peer has not answered; all are repeated on a new connection
-	asked    int                   // asks[:asked] were sent on this connection
-	peers    []wire.Peer
-	withdraw bool
-	bye      bool          // say that nothing more comes, when all is acknowledged
-	byeSent  bool          //
-	replays  []wire.Replay // of the peer, to be answered
+	ack        bool // even if there is nothing else to be sent
+	pongs      []uint64
+	full       [][]wire.Entry // chunks of all interests, to be sent before dirty
+	fullNext   int
+	dirty      map[string]wire.Entry // interests that have changed
+	asks       []wire.Replay         // requests that the peer has not answered; all are repeated on a new connection
+	asked      int                   // asks[:asked] were sent on this connection
+	peers      []wire.Peer
+	withdraw   bool
+	bye        bool          // say that nothing more comes, when all is acknowledged
+	byeSent    bool          //
+	replays    []wire.Replay // of the peer, to be answered
+	replaySize int           // bytes of patterns in them
 }
 
 // counts is what a link counts over its life.
@@ -130,6 +134,7 @@ type counts struct {
 type cover[T any] struct {
 	id, latest uint64
 	has        func(at uint64, v T) bool
+	size       int // of its patterns
 }
 
 // outItem is an item of the stream that is sent.
@@ -208,6 +213,12 @@ func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
 	<-l.turn
 	defer func() { l.turn <- struct{}{} }()
 	n := l.node
+	l.mu.Lock()
+	if l.state != Lost && theirs.Known == l.stream && theirs.Received >= l.next {
+		l.mu.Unlock() // before the connection that is there is given up for it
+		return protocolError("it says that it has item %d, and %d were sent", theirs.Received, l.next-1)
+	}
+	l.mu.Unlock()
 	for {
 		l.mu.Lock()
 		old := l.conn
@@ -235,7 +246,7 @@ func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
 	l.peer, l.conn, l.dialled = peer, c, c.dialled
 	l.left, l.drained = false, false
 	l.attached = n.attached.Add(1)
-	l.learnLocked(c.c.Info().Endpoint, peer.Endpoints)
+	l.learnLocked(c.c.Info().Endpoint, peer.Endpoints, nil)
 	l.setLocked(Connected)
 	l.mu.Unlock()
 
@@ -299,8 +310,9 @@ func (l *Link[T]) setLocked(s State) {
 	l.since = time.Now()
 }
 
-// learnLocked notes where the peer can be reached: what worked comes first.
-func (l *Link[T]) learnLocked(worked string, more []string) {
+// learnLocked notes where the peer can be reached: what worked comes first, then what the peer says,
+// and what others say comes last.
+func (l *Link[T]) learnLocked(worked string, own, hearsay []string) {
 	var all []string
 	add := func(e string) {
 		if e != "" && !slices.Contains(all, e) && len(all) < maxEndpoints {
@@ -308,10 +320,13 @@ func (l *Link[T]) learnLocked(worked string, more []string) {
 		}
 	}
 	add(worked)
-	for _, e := range more {
+	for _, e := range own {
 		add(e)
 	}
 	for _, e := range l.endpoints {
+		add(e)
+	}
+	for _, e := range hearsay {
 		add(e)
 	}
 	l.endpoints = all
@@ -328,6 +343,11 @@ func (l *Link[T]) detached(c *conn[T]) {
 		l.deciding = false // it was this one that was chosen
 	}
 	wasReady := l.state == Ready
+	if wasReady && time.Since(l.since) > lastDelay {
+		l.delay = 0 // it was a good connection
+	} else if wasReady {
+		l.delay = min(l.delay, 2*firstDelay) // it was cut soon: not at once again
+	}
 	l.conn = nil
 	l.setLocked(Away)
 	rejected := !wasReady && refusal(c.err) // a Refuse that crossed this side's Use
@@ -388,7 +408,7 @@ func (l *Link[T]) lose(err error) {
 	l.reader = nil
 	unacked := l.out.all()
 	pending := l.pending
-	l.out, l.cost, l.pending = ring[T]{}, 0, nil
+	l.out, l.cost, l.pending, l.pendingCost = ring[T]{}, 0, nil, 0
 	l.epoch++
 	l.mu.Unlock()
 
@@ -419,7 +439,7 @@ func (l *Link[T]) lose(err error) {
 		more := Gap{uint64(len(lost)), l.node.host.UUID(lost[0]), l.node.host.UUID(lost[len(lost)-1])}
 		gap.add(more)
 	}
-	l.hand, l.inject, l.covers, l.coverTop = nil, nil, nil, 0
+	l.hand, l.inject, l.covers, l.coverTop, l.coverSize = nil, nil, nil, 0, 0
 	if gap.Count > 0 {
 		l.count.gaps.Add(1)
 		l.count.lost.Add(gap.Count)

@@ -50,7 +50,8 @@ type Config struct {
 const (
 	MaxHandshakes   = 256     // connections in handshake; the oldest is closed for one more
 	MaxKnown        = 1024    // peers whose addresses are remembered
-	MaxDials        = 64      // at a time
+	MaxDials        = 64      // at a time, for what discoveries find
+	strangerDials   = 8       // at a time, for nodes that others tell of
 	MaxInterests    = 65536   // entries of one peer
 	MaxInterestSize = 8 << 20 // bytes of patterns of one peer
 	MaxReplays      = 1024    // requests of one peer that wait to be answered

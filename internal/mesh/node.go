@@ -31,6 +31,8 @@ type Node[T any] struct {
 	leaving   atomic.Bool   // Withdraw or Close has begun
 	attached  atomic.Uint64 // connections that have become those of a link
 
+	strangers chan struct{} // one for each dial to a peer that never was connected; capacity strangerDials
+
 	ctx    context.Context // of all dialling; ends at Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // all goroutines; see running
@@ -43,19 +45,18 @@ type Node[T any] struct {
 	links     map[wire.ID]*Link[T]
 	shaking   []*shake             // connections in handshake that were accepted, the oldest first
 	dialling  map[string]bool      // endpoints and IDs that are being dialled
-	own       map[string]time.Time // endpoints that turned out to be this node, or a connected peer, and when
-	at        map[string]*Link[T]  // who answered at an endpoint last
+	at        map[string]answer[T] // who answered at an endpoint last
 	change    chan struct{}        // closed at the next change of links or interests
 	refusals  uint64
-	forgotten uint64 // links
+	forgotten uint64 // above the epochs of all links that were forgotten
 }
 
 // NewNode returns a node that is not started.
 func NewNode[T any](cfg *Config, host Host[T]) *Node[T] {
 	n := &Node[T]{
 		cfg: *cfg, host: host, began: time.Now(),
-		links: map[wire.ID]*Link[T]{}, dialling: map[string]bool{}, own: map[string]time.Time{}, at: map[string]*Link[T]{},
-		change: make(chan struct{}),
+		links: map[wire.ID]*Link[T]{}, dialling: map[string]bool{}, at: map[string]answer[T]{},
+		change: make(chan struct{}), strangers: make(chan struct{}, strangerDials),
 	}
 	rand.Read(n.secret[:])
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -214,6 +215,20 @@ func (n *Node[T]) link(id wire.ID) (*Link[T], error) {
 	return n.linkLocked(id)
 }
 
+// linkIfRoom returns the link to a node that others tell of, or nil if there are too many.
+func (n *Node[T]) linkIfRoom(id wire.ID) *Link[T] {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.links[id] == nil && len(n.links) >= MaxKnown {
+		return nil
+	}
+	l, err := n.linkLocked(id)
+	if err != nil {
+		return nil
+	}
+	return l
+}
+
 func (n *Node[T]) linkLocked(id wire.ID) (*Link[T], error) {
 	if n.closed || n.leaving.Load() {
 		return nil, cut(wire.CodeLeaving, "")
@@ -256,9 +271,9 @@ func (n *Node[T]) forget(l *Link[T]) {
 func (n *Node[T]) forgetLocked(l *Link[T]) {
 	if n.links[l.id] == l {
 		delete(n.links, l.id)
-		n.forgotten++
 	}
 	l.mu.Lock()
+	n.forgotten = max(n.forgotten, l.epoch+1)
 	l.left = true // nobody dials it any more
 	l.mu.Unlock()
 	select {
@@ -266,7 +281,7 @@ func (n *Node[T]) forgetLocked(l *Link[T]) {
 	default:
 	}
 	for e, at := range n.at {
-		if at == l {
+		if at.link == l {
 			delete(n.at, e)
 		}
 	}

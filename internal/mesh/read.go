@@ -194,7 +194,7 @@ func (l *Link[T]) inbound(it *wire.Item, in *Inbound[T]) error {
 		in.Val = v
 		in.Tag = wire.TagMessage
 		in.Flags = it.Message.Flags
-		in.cost = wire.Cost(len(it.Message.Data))
+		in.cost = wire.Cost(len(it.Message.Data)) + rareCost(it.Message.Rare)
 		if it.Message.Rare != nil {
 			rare := *it.Message.Rare
 			in.Rare = &rare
@@ -207,11 +207,23 @@ func (l *Link[T]) inbound(it *wire.Item, in *Inbound[T]) error {
 		l.answered(it.ReplayEnd)
 	case it.Tag == wire.TagTargets:
 		in.Extra = it.Targets
-		in.cost += uint64(64 * len(it.Targets.List))
+		in.cost = targetsCost(&it.Targets)
 	case it.Tag == wire.TagGone:
 		in.Extra = it.Gone
 	}
 	return nil
+}
+
+// rareCost is what the rare fields of a message count.
+func rareCost(r *wire.Rare) uint64 {
+	if r == nil {
+		return 0
+	}
+	n := len(r.Parent) + len(r.Name) + len(r.ReplyTo) + 8*len(r.Covered)
+	for _, g := range r.Groups {
+		n += len(g) + 16
+	}
+	return uint64(n)
 }
 
 // acknowledged lets go of what the peer has. If it has nothing new, the peer says that it goes on.

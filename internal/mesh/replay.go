@@ -40,8 +40,10 @@ func (l *Link[T]) replayAsked(r *wire.Replay) error {
 	if r.ID <= l.replayed {
 		return nil // asked again after a cut: the answer is in the stream
 	}
-	if len(l.control.replays) >= MaxReplays {
-		return cut(wire.CodeTooMuch, "more than %d replays wait to be answered", MaxReplays)
+	size := entrySize(&wire.Entry{Allow: r.Allow, Deny: r.Deny}) + entrySize(&wire.Entry{Allow: r.Types}) + len(r.After)
+	l.control.replaySize += size
+	if len(l.control.replays) >= MaxReplays || l.control.replaySize > MaxInterestSize {
+		return cut(wire.CodeTooMuch, "more than %d replays, or than %d bytes of patterns in them, wait to be answered", MaxReplays, MaxInterestSize)
 	}
 	l.replayed = r.ID
 	l.control.replays = append(l.control.replays, *r)
@@ -60,10 +62,13 @@ func (l *Link[T]) replay(r *wire.Replay) {
 		l.inject = append(l.inject, outItem[T]{val: v, cost: cost, extra: &extra{replay: r.ID}})
 	}
 	l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagReplayEnd, id: r.ID}})
-	if len(l.covers) == maxCovers {
+	size := entrySize(&wire.Entry{Allow: r.Allow, Deny: r.Deny}) + entrySize(&wire.Entry{Allow: r.Types})
+	l.coverSize += size
+	for len(l.covers) == maxCovers || l.coverSize > MaxInterestSize && len(l.covers) > 0 {
+		l.coverSize -= l.covers[0].size
 		l.covers = slices.Delete(l.covers, 0, 1)
 	}
-	l.covers = append(l.covers, cover[T]{r.ID, latest, has})
+	l.covers = append(l.covers, cover[T]{r.ID, latest, has, size})
 	l.coverTop = max(l.coverTop, latest)
 }
 
@@ -85,12 +90,27 @@ func (l *Link[T]) covered(at uint64, v T) *extra {
 	return &extra{covered: ids}
 }
 
+// targetsCost is what an item that names targets counts.
+func targetsCost(t *wire.Targets) uint64 {
+	cost := wire.Cost(0)
+	for i := range t.List {
+		cost += uint64(64 * len(t.List[i].Pods))
+	}
+	return cost
+}
+
 // SendTargets puts an item into the stream that is not a message.
 func (l *Link[T]) SendTargets(t *wire.Targets) {
-	it := outItem[T]{cost: wire.Cost(0) + uint64(64*len(t.List)), extra: &extra{tag: wire.TagTargets, targets: t}}
+	it := outItem[T]{cost: targetsCost(t), extra: &extra{tag: wire.TagTargets, targets: t}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state == Lost {
+		return
+	}
+	if l.pendingCost += it.cost; l.pendingCost > MaxInterestSize {
+		if c := l.conn; c != nil {
+			c.fail(cut(wire.CodeTooMuch, "more than %d bytes of answers to polls wait until it acknowledges", MaxInterestSize))
+		}
 		return
 	}
 	l.pending = append(l.pending, it)

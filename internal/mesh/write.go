@@ -28,7 +28,10 @@ func (c *conn[T]) write() error {
 			select {
 			case <-l.wake:
 			case <-timer.C:
-				c.buf = nil // an idle link needs no buffer
+				c.buf = nil // an idle link needs no buffers
+				l.mu.Lock()
+				l.spare = nil
+				l.mu.Unlock()
 			case <-c.stop:
 				return nil
 			}
@@ -251,14 +254,16 @@ func (c *conn[T]) next(r *room) (outItem[T], bool) {
 	if len(l.hand) > 0 {
 		h := &l.hand[0]
 		cost, gone := l.node.host.Cost(h.Val)
-		if !r.take(cost) {
-			return outItem[T]{}, false
-		}
 		it := outItem[T]{val: h.Val, cost: cost}
 		if gone != 0 {
 			it.extra = &extra{tag: wire.TagGone, id: gone}
 		} else if h.Seq <= l.coverTop && h.Seq != 0 {
-			it.extra = l.covered(h.Seq, h.Val)
+			if it.extra = l.covered(h.Seq, h.Val); it.extra != nil {
+				it.cost += uint64(8 * len(it.extra.covered))
+			}
+		}
+		if !r.take(it.cost) {
+			return outItem[T]{}, false
 		}
 		*h = mailbox.Item[T]{}
 		l.hand = l.hand[1:]
@@ -276,12 +281,14 @@ func (c *conn[T]) putBack(it outItem[T]) {
 func (c *conn[T]) fetch() {
 	l := c.link
 	l.mu.Lock()
-	l.inject, l.pending = l.pending, nil
+	l.inject, l.pending, l.pendingCost = l.pending, nil, 0
 	var ask *wire.Replay
 	if len(l.inject) == 0 && len(l.control.replays) > 0 {
 		first := l.control.replays[0]
 		ask = &first
-		l.control.replays = l.control.replays[1:]
+		if l.control.replays = l.control.replays[1:]; len(l.control.replays) == 0 {
+			l.control.replays, l.control.replaySize = nil, 0
+		}
 	}
 	reader := l.reader
 	l.mu.Unlock()

@@ -26,7 +26,7 @@ type member struct {
 	mu      sync.Mutex // guards all below, and writing to in
 	last    int
 	waiting map[int]chan answer
-	status  error // of the process, valid when gone is closed
+	status  error // of the process; valid when gone is closed
 }
 
 // hire starts a process.
@@ -96,10 +96,18 @@ func (m *member) do(ctx context.Context, o order) (answer, error) {
 		}
 		return a, nil
 	case <-m.gone:
-		return answer{}, fmt.Errorf("%s has ended (%v) while it should %s; it said: %q", m.name, m.status, o.Do, m.complain.String())
+		return answer{}, fmt.Errorf("%s has ended while it should %s: %w; it said: %q", m.name, o.Do, m.ending(), m.complain.String())
 	case <-ctx.Done():
 		return answer{}, fmt.Errorf("%s does not %s: %w", m.name, o.Do, ctx.Err())
 	}
+}
+
+// ending is how the process has ended.
+func (m *member) ending() error {
+	if m.status == nil {
+		return errors.New("exit status 0")
+	}
+	return m.status
 }
 
 // kill ends the process by SIGKILL, and waits until it has ended.
