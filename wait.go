@@ -188,8 +188,10 @@ func (w *wait) finish(err error) {
 	w.end()
 }
 
+// forgetIfEnded is called when a drainer ends. It may be late: by then another one may have been
+// started, whose end somebody may be waiting for. Once the reader is gone, no more are.
 func (w *wait) forgetIfEnded() {
-	if w.reader.Gone() {
+	if w.reader.Gone() && !w.reader.Active() {
 		w.forget()
 	}
 }
