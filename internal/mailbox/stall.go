@@ -98,7 +98,8 @@ func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadlin
 	return deadline
 }
 
-// declareStalled makes those lag who have finished nothing for their limit, and returns them.
+// declareStalled makes those lag who have finished nothing for their limit, and returns them. It is
+// called when that is over for the first of them.
 func (l *Lane[T]) declareStalled(now time.Time, it *Item[T], exempt []*Queue[T]) (stalled []*Reader[T]) {
 	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
 		done, waits := l.progress(rs)
@@ -106,7 +107,13 @@ func (l *Lane[T]) declareStalled(now time.Time, it *Item[T], exempt []*Queue[T])
 			s.done, s.at = done, now
 			return
 		}
-		if now.Sub(s.at) < limit {
+		switch stood := now.Sub(s.at); {
+		case stood < limit:
+			return
+		case stood > limit+limit/2:
+			// Whoever waits looks when the limit is over. That it comes so late means that the whole
+			// process did not run, as after a SIGSTOP: the reader had no chance to go on.
+			s.at = now
 			return
 		}
 		stalled = append(stalled, rs[0])
