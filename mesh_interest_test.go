@@ -562,3 +562,39 @@ func TestMeshInterestWebsocket(t *testing.T) {
 		}
 	}
 }
+
+// The bus's own events stay where they are, whoever wants them elsewhere.
+func TestMeshInterestEventsStay(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		_, got := meshListener(t, b, "gravbus.>")
+		_, all := meshListener(t, b, ">")
+		late := b.ConnectWithReplay()
+		must(t, late.OnType("gravbus.*", all.handle))
+		time.Sleep(time.Second)
+		bad := a.Connect(gravbus.Name("bad"), gravbus.MaxFailures(1))
+		must(t, bad.OnType("x", func(gravbus.Message) error { panic("bad") }))
+		a.Connect().Send(gravbus.NewMsg("x", nil))
+		c := n.node("c", "a")
+		meshUp(t, a, b, c)
+		c.Close()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, m := range got.all() {
+			if p, err := gravbus.Decode[gravbus.PeerEvent](m); err != nil || p.Peer.NodeUUID != c.NodeUUID {
+				t.Errorf("%s came", m.Type())
+			}
+		}
+		for _, m := range all.all() {
+			if m.Type() != "x" {
+				t.Errorf("%s came", m.Type())
+			}
+		}
+		if s := meshPeerOf(t, a, "b"); s.Sent != 1 {
+			t.Errorf("%d sent", s.Sent)
+		}
+		if err := a.WaitInterest(t.Context(), "gravbus.peer.up", 0); err != nil {
+			t.Errorf("%v", err)
+		}
+	})
+}

@@ -577,3 +577,47 @@ func TestMeshReplayWebsocket(t *testing.T) {
 		}
 	}
 }
+
+// With the buffer that a bus has by itself, and a sender that is far ahead of the link: of what was
+// sent after the interest was known nothing is missing, and all is in order.
+func TestMeshReplayWhileTheLinkIsBehind(t *testing.T) {
+	meshBubble(t, memory.Config{Latency: 5 * time.Millisecond, Buffer: 16 << 10}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		_, all := meshListener(t, b, "t")
+		meshWanted(t, a, "t", 1)
+		p := a.Connect()
+		var wg sync.WaitGroup
+		const each = 20000
+		wg.Go(func() {
+			for k := range each {
+				if k%2000 == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				if p.Send(nth("t", 1, k)) == nil {
+					t.Error("not sent")
+				}
+			}
+		})
+		var late [4]recorder
+		for i := range late {
+			time.Sleep(3 * time.Millisecond)
+			must(t, b.ConnectWithReplay().OnType("t", late[i].handle))
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := numbers(t, all.all()); !slices.Equal(got, span(0, each-1)) {
+			t.Errorf("without replay came %d", len(got))
+		}
+		for i := range late {
+			got := numbers(t, late[i].all())
+			if len(got) == 0 || !slices.Equal(got, span(got[0], each-1)) {
+				for j := 1; j < len(got); j++ {
+					if got[j] != got[j-1]+1 {
+						t.Errorf("pod %d: %d after %d at place %d of %d", i, got[j], got[j-1], j, len(got))
+					}
+				}
+			}
+		}
+	})
+}

@@ -719,3 +719,63 @@ func TestMeshRequestWebsocket(t *testing.T) {
 	}
 	within(t, patience, wg.Wait)
 }
+
+// A peer that is away when all are asked is named while it has not come back, and asked when it has.
+func TestMeshRequestAllPeerIsAway(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		meshReplier(t, b, "ask", "b")
+		meshReplier(t, a, "ask", "a")
+		meshWanted(t, a, "ask", 1)
+		n.Refuse("a", true)
+		n.Refuse("b", true)
+		n.Cut("a", "b")
+		synctest.Wait()
+		asker := a.Connect()
+		got, err := meshCollect(meshCtx(t, 2*time.Second), asker, gravbus.NewMsg("ask", nil))
+		var missing *gravbus.MissingError
+		if !slices.Equal(got, []string{"a"}) || !errors.As(err, &missing) || len(missing.Pods) != 1 || !strings.Contains(missing.Pods[0], b.NodeUUID) {
+			t.Errorf("%q, %v", got, err)
+		}
+		time.AfterFunc(time.Second, func() {
+			n.Refuse("a", false)
+			n.Refuse("b", false)
+		})
+		got, err = meshCollect(meshCtx(t, time.Minute), asker, gravbus.NewMsg("ask", nil))
+		if err != nil || !slices.Equal(got, []string{"a", "b"}) {
+			t.Errorf("%q, %v", got, err)
+		}
+		if n := a.Stats().Working; n != 0 {
+			t.Errorf("%d work", n)
+		}
+	})
+}
+
+// The typed forms work across nodes, errors of the other side included.
+func TestMeshRequestTyped(t *testing.T) {
+	type question struct{ A, B int }
+	type answer struct{ Sum int }
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		must(t, gravbus.Handle(b.Connect(), "sum", func(_ context.Context, q question) (answer, error) {
+			if q.A < 0 {
+				return answer{}, errors.New("negative")
+			}
+			return answer{q.A + q.B}, nil
+		}))
+		meshWanted(t, a, "sum", 1)
+		p := a.Connect()
+		got, err := gravbus.Request[answer](meshCtx(t, time.Minute), p, "sum", question{2, 3})
+		if err != nil || got.Sum != 5 {
+			t.Errorf("%v, %v", got, err)
+		}
+		_, err = gravbus.Request[answer](meshCtx(t, time.Minute), p, "sum", question{-2, 3})
+		var remote *gravbus.RemoteError
+		if !errors.As(err, &remote) || !strings.Contains(err.Error(), "negative") {
+			t.Errorf("%v", err)
+		}
+		if _, err = gravbus.Request[answer](meshCtx(t, time.Minute), p, "product", question{2, 3}); !errors.Is(err, gravbus.ErrNoResponders) {
+			t.Errorf("%v", err)
+		}
+	})
+}

@@ -214,17 +214,22 @@ func (m *simModel) connect(n *simMember) *simPod {
 	r := m.random
 	types := []bool{r.IntN(2) == 0, r.IntN(2) == 0, true}
 	pause := pick(r, 0, 0, time.Millisecond, 50*time.Millisecond, 1500*time.Millisecond)
+	opts := [][]gravbus.PodOption{nil, nil, nil, {gravbus.Replay()}, {gravbus.ReplayLast(20)}}[r.IntN(5)]
 	mailbox := pick(r, 1, 10)
 	if pause < time.Second {
 		mailbox = pick(r, 1, 10, 1000)
 	}
-	return m.listener(n, types, pause, gravbus.Mailbox(mailbox))
+	return m.listener(n, types, pause, append(opts, gravbus.Mailbox(mailbox))...)
 }
 
 func (p *simPod) handle(msg gravbus.Message) error {
 	p.mu.Lock()
-	switch from, i := numberOf(msg); {
-	case msg.Type() == gravbus.MsgTypeLagged:
+	from, i := -1, 0
+	if msg.Type() != gravbus.MsgTypeLagged {
+		from, i = numberOf(prefixed{msg})
+	}
+	switch {
+	case from < 0:
 		lag, err := gravbus.Decode[gravbus.Lagged](msg)
 		if err != nil {
 			p.faults = append(p.faults, err.Error())
@@ -245,6 +250,11 @@ func (p *simPod) handle(msg gravbus.Message) error {
 	}
 	return nil
 }
+
+// prefixed is a message that has more behind its number.
+type prefixed struct{ gravbus.Message }
+
+func (p prefixed) Data() []byte { return p.Message.Data()[:8] }
 
 // some returns a node that is there, or nil.
 func (m *simModel) some() *simMember {
@@ -339,11 +349,15 @@ func (m *simModel) burst(n *simMember, count int, pause time.Duration) {
 	for i := range types {
 		types[i] = m.random.IntN(len(simTypes))
 	}
+	pad := make([]byte, pick(m.random, 0, 0, 0, 100, 5000, 100_000))
+	if len(pad) > 10_000 {
+		types = types[:min(count, 60)]
+	}
 	m.sends.Go(func() {
 		n.sending <- struct{}{}
 		defer func() { <-n.sending }()
 		for _, typ := range types {
-			msg := nth(simTypes[typ], n.number, len(n.sent))
+			msg := gravbus.NewMsg(simTypes[typ], append(nth("x", n.number, len(n.sent)).Data(), pad...))
 			before := m.now()
 			if n.sender.Send(msg) == nil {
 				m.mu.Lock()

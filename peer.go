@@ -25,9 +25,10 @@ type peer struct {
 	lane *lane
 
 	// Owned by the reader of the link's connection.
-	types    []peerType // by the number that the connection gives them
-	messages []message  // made beforehand: one allocation for several
-	data     []byte     // the same for their data
+	found    *route.Found[*lane] // of the type that was delivered last; owned by who delivers
+	types    []peerType          // by the number that the connection gives them
+	messages []message           // made beforehand: one allocation for several
+	data     []byte              // the same for their data
 
 	refused atomic.Uint64 // messages that UseImport keeps out
 
@@ -276,7 +277,7 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 	m := in.Val.(*message)
 	rare := in.Rare
 	if rare != nil && rare.Replay != 0 {
-		x.replayed(p, rare.Replay, m)
+		x.replayed(p, rare.Replay, in.Stream, m)
 		return true
 	}
 	it := item{Val: m, From: p.pod.id, Seq: in.At}
@@ -289,8 +290,12 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 	poll := in.Flags&wire.FlagPoll != 0
 	plain := in.Flags&wire.FlagSkip == 0
 	if in.Next == stepNew {
-		f, err := b.routes.Find(m.typ)
-		if err != nil || x.imports != nil && !x.imports.Match(m.typ) {
+		f := p.found
+		if !b.routes.Knows(f, m.typ) {
+			f, _ = b.routes.Find(m.typ) // the type was checked when it came
+			p.found = f
+		}
+		if x.imports != nil && !x.imports.Match(m.typ) {
 			p.refused.Add(1)
 			if poll {
 				p.tellTargets(m.receipt.id, nil)

@@ -32,6 +32,7 @@ type asking struct {
 	held   []*message
 	answer []*message
 	has    map[uuid.UUID]bool // what is in answer
+	stream uint64             // in which answer came
 
 	bytes, heldBytes int // what answer and held count; as much as may wait for a link is kept
 }
@@ -214,12 +215,16 @@ func (x *meshed) hold(from *peer, m *message) {
 }
 
 // replayed takes a message of the answer to a replay.
-func (x *meshed) replayed(from *peer, id uint64, m *message) {
+func (x *meshed) replayed(from *peer, id, stream uint64, m *message) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	a := x.replays.asked[id]
-	if a == nil || a.peer != from || a.over || a.has[m.receipt.id] { // it begins anew after the peer had given up the link
+	if a == nil || a.peer != from || a.over {
 		return
+	}
+	if a.stream != stream { // it begins anew, as the peer had given up the link
+		a.stream, a.answer, a.bytes = stream, nil, 0
+		clear(a.has)
 	}
 	p := a.to.pod
 	if !p.interest().Match(m.typ) || x.imports != nil && !x.imports.Match(m.typ) {

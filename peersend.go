@@ -200,27 +200,43 @@ func (x *meshed) asker(id uuid.UUID) (from *peer, all bool) {
 	if x.quiet.Load() {
 		return nil, false
 	}
-	if pod, known := x.sender(id); known {
-		return x.owner(pod), false
+	if m := x.buffered(id); m != nil {
+		return x.present(m.receipt.pod.Load().cfg.peer), false
 	}
 	return nil, !x.bus.parked.waits(id)
 }
 
-// sender returns the number of the pod that sent a message which is in the buffer.
-func (x *meshed) sender(id uuid.UUID) (from uint64, known bool) {
+// present returns the peer, which may be nil, or what has come in its place: it may have been given
+// up and be back.
+func (x *meshed) present(p *peer) *peer {
+	if p == nil || !p.isLost() {
+		return p
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, other := range x.peers {
+		if other.uuid == p.uuid {
+			return other
+		}
+	}
+	return nil
+}
+
+// buffered returns the message with the ID if it is in the buffer.
+func (x *meshed) buffered(id uuid.UUID) *message {
 	b := x.bus.buffer
 	if b == nil {
-		return 0, false
+		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for seq := b.next; seq != b.first; seq-- {
 		s := b.at(seq - 1)
 		if m, ok := s.msg.(*message); ok && m.receipt.id == id {
-			return s.from, true
+			return m
 		}
 	}
-	return 0, false
+	return nil
 }
 
 // Interested takes a change in what a peer wants.

@@ -176,7 +176,8 @@ func (b *Bus) checkSize(p *Pod, msg Message) error {
 func (b *Bus) deliverReply(p *Pod, msg Message, s *sending) (asker *peer) {
 	if m, ok := msg.(*message); ok && m.origin != nil {
 		if asked := m.origin.pod.Load(); asked != nil {
-			if asker = asked.cfg.peer; asker == nil || m.origin.box.Load() != nil {
+			asker = b.mesh.present(asked.cfg.peer)
+			if asked.cfg.peer == nil || m.origin.box.Load() != nil {
 				m.origin.deliver(b, p.id, msg)
 			}
 			return asker

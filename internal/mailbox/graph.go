@@ -93,6 +93,7 @@ func (g *Graph[T]) park(ctx context.Context, w *waiter[T], e edge[T], deadline t
 	}
 	defer func() {
 		if w.own != nil {
+			w.own.waits.Add(1)
 			w.own.Progress() // a handler that waited has not stood still. Before it counts as running again: then at no time it looks as if it had
 		}
 		g.exit(w)

@@ -12,6 +12,7 @@ import (
 type Reader[T any] struct {
 	lane  atomic.Pointer[Lane[T]] // written with the mutexes of the old and the new lane held
 	done  atomic.Uint64           // progress: changes when messages are finished
+	waits atomic.Uint64           // of done: not messages, but ends of waits
 	owner uint64
 	cfg   *Config
 	waker Waker

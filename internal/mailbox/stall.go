@@ -64,6 +64,9 @@ func (l *Lane[T]) moved(now time.Time, it *Item[T], exempt []*Queue[T], seen *pr
 	add := func(rs []*Reader[T]) {
 		done, waits := l.progress(rs)
 		sum, wait = sum+done, wait || waits
+		for _, r := range rs {
+			sum -= r.waits.Load() // who waits looks around now and then, and has finished nothing by that
+		}
 	}
 	for _, r := range l.sharers[:l.busy] {
 		if r.isFull(l) {

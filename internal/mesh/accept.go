@@ -103,7 +103,7 @@ func (n *Node[T]) shakeHands(ctx context.Context, c transport.Conn, dialled bool
 type machine[T any] struct {
 	*handshake.Machine
 	dialled bool
-	began   uint64 // Node.attached when the handshake began
+	began   uint64   // Node.attached when the handshake began
 	present *Link[T] // to the peer, if this side dials and has a connection to it already
 	peer    *Peer    // once it has proved itself
 	decided func(*Link[T])

@@ -53,7 +53,7 @@ func (l *Link[T]) empty() {
 				in := &items[noted]
 				l.inCost -= in.cost
 				l.inCount--
-				if in.stream == l.inStream {
+				if in.Stream == l.inStream {
 					l.deliveredLocked(in.seq, in.cost)
 				}
 				*in = Inbound[T]{}
@@ -61,6 +61,9 @@ func (l *Link[T]) empty() {
 			l.mu.Unlock()
 		}
 		for i := range items {
+			if l.node.ctx.Err() != nil {
+				return // the node is closed: what is left was not acknowledged, and counts as the peer's gap
+			}
 			if !l.deliver(&items[i], false) {
 				note(i) // the peer is to know before this one waits
 				l.deliver(&items[i], true)

@@ -46,6 +46,8 @@ type Link[T any] struct {
 	hand      []mailbox.Item[T] // claimed, and not sent yet
 	handBuf   []mailbox.Item[T] // what hand is a part of
 	inject    []outItem[T]      // come before hand
+	answers   []replayAnswer[T] // made and not sent yet
+	claimed   uint64            // highest position in the buffer of what was claimed
 	covers    []cover[T]        // replays that cover some of what was in the buffer when they were made
 	coverSize int
 	coverTop  uint64 // highest latest of covers
@@ -135,6 +137,14 @@ type cover[T any] struct {
 	id, latest uint64
 	has        func(at uint64, v T) bool
 	size       int // of its patterns
+}
+
+// replayAnswer is the answer to a replay: what was in the buffer up to a position.
+type replayAnswer[T any] struct {
+	ask    wire.Replay
+	items  []T
+	latest uint64
+	has    func(at uint64, v T) bool
 }
 
 // outItem is an item of the stream that is sent.
@@ -439,6 +449,7 @@ func (l *Link[T]) lose(err error) {
 		more := Gap{uint64(len(lost)), l.node.host.UUID(lost[0]), l.node.host.UUID(lost[len(lost)-1])}
 		gap.add(more)
 	}
+	l.answers, l.claimed = nil, 0
 	l.hand, l.inject, l.covers, l.coverTop, l.coverSize = nil, nil, nil, 0, 0
 	if gap.Count > 0 {
 		l.count.gaps.Add(1)

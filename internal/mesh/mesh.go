@@ -133,6 +133,8 @@ type Inbound[T any] struct {
 	Next  int    // the host's, between calls of Deliver
 	At    uint64 // the host's, between calls of Deliver
 
-	seq, stream uint64
-	cost        uint64
+	Stream uint64 // of the peer, in which it came
+
+	seq  uint64
+	cost uint64
 }

@@ -141,6 +141,7 @@ func (c *conn[T]) readBatch(body []byte) error {
 		return cut(wire.CodeSequence, "item %d came after %d", first, received)
 	}
 	delivered, cost := uint64(0), uint64(0) // of what was delivered here
+	messages := uint64(0)
 	note := func() {
 		l.mu.Lock()
 		l.received = received
@@ -149,7 +150,10 @@ func (c *conn[T]) readBatch(body []byte) error {
 		}
 		l.mu.Unlock()
 	}
-	defer note()
+	defer func() {
+		note()
+		l.count.received.Add(messages)
+	}()
 	it := &c.item
 	var in Inbound[T]
 	for {
@@ -163,7 +167,10 @@ func (c *conn[T]) readBatch(body []byte) error {
 		if err := l.inbound(it, &in); err != nil {
 			return err
 		}
-		in.seq, in.stream = it.Seq, stream
+		if in.Tag == wire.TagMessage {
+			messages++
+		}
+		in.seq, in.Stream = it.Seq, stream
 		if !l.waiting.Load() {
 			if l.deliver(&in, false) {
 				received, delivered, cost = it.Seq, it.Seq, cost+in.cost
@@ -199,7 +206,6 @@ func (l *Link[T]) inbound(it *wire.Item, in *Inbound[T]) error {
 			rare := *it.Message.Rare
 			in.Rare = &rare
 		}
-		l.count.received.Add(1)
 	case it.Tag == wire.TagGap:
 		in.Extra = Gap{it.Gap.Count, it.Gap.From, it.Gap.To}
 	case it.Tag == wire.TagReplayEnd:

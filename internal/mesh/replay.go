@@ -51,25 +51,40 @@ func (l *Link[T]) replayAsked(r *wire.Replay) error {
 	return nil
 }
 
-// replay puts the answer to r before all else. It runs in the writer.
+// prepare makes the answer to r. It runs in the writer.
 //
-// Invariant: a message that comes by way of the reader and is in the answer too is marked as
-// covered. What was claimed before the answer was made is looked at when it is sent, after it.
-func (l *Link[T]) replay(r *wire.Replay) {
-	items, latest, has := l.node.host.Replay(l, r)
-	for _, v := range items {
+// Invariant: an answer is sent when everything that is in it and was on its way to the peer anyway
+// has been sent: so what the peer gets live before the answer is older than what it gets after it.
+// What comes later still, as its sender had to wait, is marked as covered if it is in the answer.
+func (l *Link[T]) prepare(r *wire.Replay) {
+	a := replayAnswer[T]{ask: *r}
+	a.items, a.latest, a.has = l.node.host.Replay(l, r)
+	l.answers = append(l.answers, a)
+}
+
+// answerDue reports whether the first answer is to be sent now. The writer has nothing in hand.
+func (l *Link[T]) answerDue() bool {
+	return len(l.answers) > 0 && (l.claimed >= l.answers[0].latest || !l.ready.Load())
+}
+
+// sendAnswer puts the first answer before all else.
+func (l *Link[T]) sendAnswer() {
+	a := l.answers[0]
+	l.answers[0] = replayAnswer[T]{}
+	l.answers = l.answers[1:]
+	for _, v := range a.items {
 		cost, _ := l.node.host.Cost(v)
-		l.inject = append(l.inject, outItem[T]{val: v, cost: cost, extra: &extra{replay: r.ID}})
+		l.inject = append(l.inject, outItem[T]{val: v, cost: cost, extra: &extra{replay: a.ask.ID}})
 	}
-	l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagReplayEnd, id: r.ID}})
-	size := entrySize(&wire.Entry{Allow: r.Allow, Deny: r.Deny}) + entrySize(&wire.Entry{Allow: r.Types})
+	l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagReplayEnd, id: a.ask.ID}})
+	size := entrySize(&wire.Entry{Allow: a.ask.Allow, Deny: a.ask.Deny}) + entrySize(&wire.Entry{Allow: a.ask.Types})
 	l.coverSize += size
 	for len(l.covers) == maxCovers || l.coverSize > MaxInterestSize && len(l.covers) > 0 {
 		l.coverSize -= l.covers[0].size
 		l.covers = slices.Delete(l.covers, 0, 1)
 	}
-	l.covers = append(l.covers, cover[T]{r.ID, latest, has, size})
-	l.coverTop = max(l.coverTop, latest)
+	l.covers = append(l.covers, cover[T]{a.ask.ID, a.latest, a.has, size})
+	l.coverTop = max(l.coverTop, a.latest)
 }
 
 // maxCovers is how many replays are remembered. A message is late if its sender had to wait, at

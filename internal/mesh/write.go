@@ -131,7 +131,7 @@ func (c *conn[T]) appendInterest() {
 // idleLocked reports whether all that was sent to the peer has been acknowledged, and nothing waits
 // to be sent.
 func (l *Link[T]) idleLocked() bool {
-	return l.out.n == 0 && !l.ready.Load() && len(l.hand)+len(l.inject)+len(l.pending)+len(l.control.replays) == 0
+	return l.out.n == 0 && !l.ready.Load() && len(l.hand)+len(l.inject)+len(l.pending)+len(l.answers)+len(l.control.replays) == 0
 }
 
 // appendStream fills the packet with items of the stream: those to be sent again, and new ones as
@@ -283,7 +283,7 @@ func (c *conn[T]) fetch() {
 	l.mu.Lock()
 	l.inject, l.pending, l.pendingCost = l.pending, nil, 0
 	var ask *wire.Replay
-	if len(l.inject) == 0 && len(l.control.replays) > 0 {
+	if len(l.answers) == 0 && len(l.control.replays) > 0 {
 		first := l.control.replays[0]
 		ask = &first
 		if l.control.replays = l.control.replays[1:]; len(l.control.replays) == 0 {
@@ -293,26 +293,41 @@ func (c *conn[T]) fetch() {
 	reader := l.reader
 	l.mu.Unlock()
 	if ask != nil {
-		l.replay(ask)
+		l.prepare(ask)
 	}
-	if len(l.inject) > 0 || !l.ready.Load() || reader == nil {
+	if len(l.inject) > 0 || reader == nil {
 		return
 	}
+	if l.ready.Load() && !l.answerDue() {
+		c.claim(reader)
+	}
+	if len(l.inject)+len(l.hand) == 0 && l.answerDue() {
+		l.sendAnswer()
+	}
+}
+
+// claim takes in hand what the reader has.
+func (c *conn[T]) claim(reader *mailbox.Reader[T]) {
+	l := c.link
 	if cap(l.handBuf) == 0 {
 		l.handBuf = make([]mailbox.Item[T], mailbox.MaxBatch)
 	}
 	l.ready.Store(false) // before the claim: a Wake after it is not lost
 	n, lag := reader.Claim(l.handBuf)
-	switch {
-	case lag.Count > 0:
+	if lag.Count > 0 {
 		l.ready.Store(true)
 		h := l.node.host
 		gap := Gap{lag.Count, h.UUID(lag.From), h.UUID(lag.To)}
 		l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagGap, gap: gap}})
 		l.goneWithout(gap)
-	case n > 0:
+		return
+	}
+	if n > 0 {
 		l.ready.Store(true)
 		l.hand = l.handBuf[:n]
+		for i := range l.hand {
+			l.claimed = max(l.claimed, l.hand[i].Seq)
+		}
 	}
 }
 
