@@ -11,6 +11,17 @@ type seen struct {
 	watch uint64 // of the lane, when at was set
 	done  uint64
 	at    time.Time
+	look  time.Time // when somebody looked last
+}
+
+// notice is called whenever somebody looks. Who waits looks in quarters of the limit: a look that
+// comes much later means that the whole process did not run, as after a SIGSTOP, so that the reader
+// had no chance to go on. Then it begins anew.
+func (s *seen) notice(now time.Time, limit time.Duration) {
+	if !s.look.IsZero() && now.Sub(s.look) > limit/2 {
+		s.at = now
+	}
+	s.look = now
 }
 
 // slow calls f for everybody for whom it waits and who may stall: the readers, their progress as
@@ -86,37 +97,33 @@ func (l *Lane[T]) moved(now time.Time, it *Item[T], exempt []*Queue[T], seen *pr
 	return wait && now.Sub(seen.at) < goesOnFor
 }
 
-// watch notes the progress of all who are full, and returns when the first of them will have
-// stalled, if it finishes nothing: zero for never.
+// watch notes the progress of all who are full, and returns when to look again: zero for never.
 func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadline time.Time) {
 	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
 		if done, waits := l.progress(rs); done != s.done || waits || s.watch != l.watches {
-			s.watch, s.done, s.at = l.watches, done, now
+			s.watch, s.done, s.at, s.look = l.watches, done, now, time.Time{}
 		}
-		if at := s.at.Add(limit); deadline.IsZero() || at.Before(deadline) {
-			deadline = at
+		s.notice(now, limit)
+		for _, at := range []time.Time{s.at.Add(limit), now.Add(limit / 4)} {
+			if deadline.IsZero() || at.Before(deadline) {
+				deadline = at
+			}
 		}
 	})
 	l.watched.Store(l.graph.looks.Add(1)) // after the look: what is finished from now on is progress
 	return deadline
 }
 
-// declareStalled makes those lag who have finished nothing for their limit, and returns them. It is
-// called when that is over for the first of them.
+// declareStalled makes those lag who have finished nothing for their limit, and returns them.
 func (l *Lane[T]) declareStalled(now time.Time, it *Item[T], exempt []*Queue[T]) (stalled []*Reader[T]) {
 	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
 		done, waits := l.progress(rs)
 		if done != s.done || waits {
-			s.done, s.at = done, now
+			s.done, s.at, s.look = done, now, now
 			return
 		}
-		switch stood := now.Sub(s.at); {
-		case stood < limit:
-			return
-		case stood > limit+limit/2:
-			// Whoever waits looks when the limit is over. That it comes so late means that the whole
-			// process did not run, as after a SIGSTOP: the reader had no chance to go on.
-			s.at = now
+		s.notice(now, limit)
+		if now.Sub(s.at) < limit {
 			return
 		}
 		stalled = append(stalled, rs[0])

@@ -45,6 +45,9 @@ type conn[T any] struct {
 }
 
 func newConn[T any](l *Link[T], c transport.Conn, peer *Peer, dialled bool) *conn[T] {
+	own := *peer
+	own.WindowCount, own.WindowCost = min(own.WindowCount, MaxWindowCount), min(own.WindowCost, MaxWindowCost)
+	peer = &own
 	return &conn[T]{link: l, c: c, peer: peer, dialled: dialled, stop: make(chan struct{}), done: make(chan struct{})}
 }
 

@@ -308,9 +308,6 @@ func (n *Node[T]) dialUntilBack(l *Link[T], first time.Duration) {
 			return
 		case <-giveUp.C:
 			l.lose(errResumeTooLate)
-			if l.Peer() == nil { // it never was there: whoever has told of it will do so again
-				n.forget(l)
-			}
 		case <-l.poke:
 			retry.Reset(jitter(firstDelay))
 		case <-retry.C:

@@ -48,9 +48,11 @@ type Config struct {
 
 // Bounds of what strangers and peers can make a node keep.
 const (
-	MaxHandshakes   = 256     // connections in handshake; the oldest is closed for one more
-	MaxKnown        = 1024    // peers whose addresses are remembered
-	MaxDials        = 64      // at a time, for what discoveries find
+	MaxHandshakes   = 256   // connections in handshake; the oldest is closed for one more
+	MaxKnown        = 1024  // peers whose addresses are remembered
+	MaxDials        = 64    // at a time, for what discoveries find
+	MaxWindowCount  = 65536 // items under way to one peer, whatever it offers
+	MaxWindowCost   = 32 << 20
 	strangerDials   = 8       // at a time, for nodes that others tell of
 	MaxInterests    = 65536   // entries of one peer
 	MaxInterestSize = 8 << 20 // bytes of patterns of one peer

@@ -245,13 +245,16 @@ func (n *Node[T]) linkLocked(id wire.ID) (*Link[T], error) {
 	return l, nil
 }
 
-// dropLostLocked forgets the link that was lost longest ago.
+// dropLostLocked forgets the link that was lost longest ago, or rather one that never was there.
 func (n *Node[T]) dropLostLocked() bool {
 	var oldest *Link[T]
+	met := false // oldest was connected once
 	for _, l := range n.links {
 		l.mu.Lock()
-		if l.state == Lost && !l.deciding && (oldest == nil || l.since.Before(oldest.since)) {
-			oldest = l
+		if l.state == Lost && !l.deciding {
+			if here := l.peer != nil; oldest == nil || met && !here || met == here && l.since.Before(oldest.since) {
+				oldest, met = l, here
+			}
 		}
 		l.mu.Unlock()
 	}
