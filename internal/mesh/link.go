@@ -47,6 +47,7 @@ type Link[T any] struct {
 	handBuf   []mailbox.Item[T] // what hand is a part of
 	inject    []outItem[T]      // come before hand
 	answers   []replayAnswer[T] // made and not sent yet
+	aside     []mailbox.Item[T] // in hand, but newer than the first of answers
 	claimed   uint64            // highest position in the buffer of what was claimed
 	covers    []cover[T]        // replays that cover some of what was in the buffer when they were made
 	coverSize int
@@ -432,7 +433,7 @@ func (l *Link[T]) lose(err error) {
 	for _, it := range append(l.inject, pending...) {
 		lost = it.lostTo(lost, &gap, l.node.host)
 	}
-	for _, it := range l.hand {
+	for _, it := range append(l.hand, l.aside...) {
 		if _, gone := l.node.host.Cost(it.Val); gone == 0 {
 			lost = append(lost, it.Val)
 		}
@@ -449,7 +450,7 @@ func (l *Link[T]) lose(err error) {
 		more := Gap{uint64(len(lost)), l.node.host.UUID(lost[0]), l.node.host.UUID(lost[len(lost)-1])}
 		gap.add(more)
 	}
-	l.answers, l.claimed = nil, 0
+	l.answers, l.aside, l.claimed = nil, nil, 0
 	l.hand, l.inject, l.covers, l.coverTop, l.coverSize = nil, nil, nil, 0, 0
 	if gap.Count > 0 {
 		l.count.gaps.Add(1)

@@ -53,9 +53,10 @@ func (l *Link[T]) replayAsked(r *wire.Replay) error {
 
 // prepare makes the answer to r. It runs in the writer.
 //
-// Invariant: an answer is sent when everything that is in it and was on its way to the peer anyway
-// has been sent: so what the peer gets live before the answer is older than what it gets after it.
-// What comes later still, as its sender had to wait, is marked as covered if it is in the answer.
+// Invariant: what the peer gets live before the answer is not newer than the answer, and what it
+// gets after it is. So the answer waits until what it goes up to was claimed and sent, and what was
+// claimed along with that and is newer is set aside meanwhile. What comes later still, as its sender
+// had to wait, is marked as covered if it is in the answer.
 func (l *Link[T]) prepare(r *wire.Replay) {
 	a := replayAnswer[T]{ask: *r}
 	a.items, a.latest, a.has = l.node.host.Replay(l, r)
@@ -65,6 +66,20 @@ func (l *Link[T]) prepare(r *wire.Replay) {
 // answerDue reports whether the first answer is to be sent now. The writer has nothing in hand.
 func (l *Link[T]) answerDue() bool {
 	return len(l.answers) > 0 && (l.claimed >= l.answers[0].latest || !l.ready.Load())
+}
+
+// setAside keeps what is in hand and newer than an answer that is to be sent before.
+func (l *Link[T]) setAside(latest uint64) {
+	older := l.hand[:0]
+	for _, it := range l.hand {
+		if it.Seq > latest {
+			l.aside = append(l.aside, it)
+		} else {
+			older = append(older, it)
+		}
+	}
+	clear(l.hand[len(older):])
+	l.hand = older
 }
 
 // sendAnswer puts the first answer before all else.

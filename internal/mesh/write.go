@@ -12,6 +12,9 @@ import (
 func (c *conn[T]) write() error {
 	l, n := c.link, c.link.node
 	every := n.cfg.DeadAfter / 3
+	if err := c.c.SetWriteIdle(n.cfg.DeadAfter); err != nil {
+		return err
+	}
 	timer := time.NewTimer(every)
 	defer timer.Stop()
 	for { // the first packet has a ping: so the round trip is known early
@@ -37,16 +40,10 @@ func (c *conn[T]) write() error {
 			}
 			continue
 		}
-		if c.deadline.Sub(now) < n.cfg.DeadAfter*9/10 {
-			c.deadline = now.Add(n.cfg.DeadAfter)
-			if err := c.c.SetWriteDeadline(c.deadline); err != nil {
-				return err
-			}
-			select {
-			case <-c.stop: // fail has set an earlier one, perhaps just before
-				return nil
-			default:
-			}
+		select {
+		case <-c.stop: // and there is little time for the goodbye
+			return nil
+		default:
 		}
 		if err := c.c.WriteFrame(c.buf); err != nil {
 			return err
@@ -131,7 +128,7 @@ func (c *conn[T]) appendInterest() {
 // idleLocked reports whether all that was sent to the peer has been acknowledged, and nothing waits
 // to be sent.
 func (l *Link[T]) idleLocked() bool {
-	return l.out.n == 0 && !l.ready.Load() && len(l.hand)+len(l.inject)+len(l.pending)+len(l.answers)+len(l.control.replays) == 0
+	return l.out.n == 0 && !l.ready.Load() && len(l.hand)+len(l.aside)+len(l.inject)+len(l.pending)+len(l.answers)+len(l.control.replays) == 0
 }
 
 // appendStream fills the packet with items of the stream: those to be sent again, and new ones as
@@ -283,7 +280,7 @@ func (c *conn[T]) fetch() {
 	l.mu.Lock()
 	l.inject, l.pending, l.pendingCost = l.pending, nil, 0
 	var ask *wire.Replay
-	if len(l.answers) == 0 && len(l.control.replays) > 0 {
+	if len(l.answers)+len(l.aside) == 0 && len(l.control.replays) > 0 {
 		first := l.control.replays[0]
 		ask = &first
 		if l.control.replays = l.control.replays[1:]; len(l.control.replays) == 0 {
@@ -296,6 +293,10 @@ func (c *conn[T]) fetch() {
 		l.prepare(ask)
 	}
 	if len(l.inject) > 0 || reader == nil {
+		return
+	}
+	if len(l.answers) == 0 && len(l.aside) > 0 {
+		l.hand, l.aside = l.aside, nil
 		return
 	}
 	if l.ready.Load() && !l.answerDue() {
@@ -327,6 +328,9 @@ func (c *conn[T]) claim(reader *mailbox.Reader[T]) {
 		l.hand = l.handBuf[:n]
 		for i := range l.hand {
 			l.claimed = max(l.claimed, l.hand[i].Seq)
+		}
+		if len(l.answers) > 0 {
+			l.setAside(l.answers[0].latest)
 		}
 	}
 }
