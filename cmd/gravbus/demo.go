@@ -114,10 +114,7 @@ func newDemoNodeCmd() *cobra.Command {
 		Args:   cobra.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := demo.RunChild(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
-				return &failure{err}
-			}
-			return nil
+			return failed(demo.RunChild(cmd.InOrStdin(), cmd.OutOrStdout()))
 		},
 	}
 }

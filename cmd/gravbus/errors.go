@@ -22,6 +22,14 @@ func (f *failure) Error() string { return f.err.Error() }
 
 func (f *failure) Unwrap() error { return f.err }
 
+// failed returns an error as one of the work of a command.
+func failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{err}
+}
+
 // Exit codes.
 const (
 	exitOK      = 0
@@ -44,6 +52,17 @@ func exitCode(err error) int {
 		return exitTimeout
 	}
 	return exitFailed
+}
+
+// checkWait checks flags that many commands have.
+func checkWait(peers int, timeout time.Duration) error {
+	if peers < 1 {
+		return errors.New("--peers must be positive")
+	}
+	if timeout < 0 {
+		return errors.New("--timeout cannot be negative")
+	}
+	return nil
 }
 
 // withTimeout is context.WithTimeout, but zero means for ever.

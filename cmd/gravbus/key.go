@@ -37,15 +37,10 @@ the new key, then one with the new key first, then one without the old.`,
 			rand.Read(secret)
 			line := base64.RawURLEncoding.EncodeToString(secret) + "\n"
 			if len(args) == 0 {
-				if _, err := fmt.Fprint(cmd.OutOrStdout(), line); err != nil {
-					return &failure{err}
-				}
-				return nil
+				_, err := fmt.Fprint(cmd.OutOrStdout(), line)
+				return failed(err)
 			}
-			if err := writeNew(args[0], line); err != nil {
-				return &failure{err}
-			}
-			return nil
+			return failed(writeNew(args[0], line))
 		},
 	}
 }

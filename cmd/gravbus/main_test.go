@@ -138,6 +138,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"pub", "t", "x", "-0"}, "--null is for messages from standard input"},
 		{[]string{"pub", "t", "--stall", "0s"}, "--stall must be positive"},
 		{[]string{"pub", "t", "--max-size", "0"}, "--max-size must be positive"},
+		{[]string{"pub", "t", "x", "--peers", "0"}, "--peers must be positive"},
+		{[]string{"request", "t", "x", "--timeout", "-1s"}, "--timeout cannot be negative"},
 		{[]string{"sub"}, "requires at least 1 arg(s)"},
 		{[]string{"sub", "a..b"}, `invalid pattern "a..b"`},
 		{[]string{"sub", "t", "--count", "-1"}, "cannot be negative"},

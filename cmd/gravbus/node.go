@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -54,16 +55,10 @@ func (f *nodeFlags) run(cmd *cobra.Command, opts []gravbus.Option) error {
 		return err
 	}
 	defer m.Close()
-	if err := m.start(ctx); err != nil {
-		return err
-	}
-	// Nothing is told of others before it has told of itself: events wait for the handler.
 	tell := f.teller(out)
-	err = tell(&happening{Event: "started", Time: time.Now(), NodeUUID: m.NodeUUID, Mesh: f.join.mesh, Endpoints: m.Endpoints()})
-	if err != nil {
-		return &failure{err}
-	}
+	introduced := make(chan struct{}) // closed when it has told of itself: others come after that
 	err = m.Connect(gravbus.Name("watch")).OnType("gravbus.peer.*", func(msg gravbus.Message) error {
+		<-introduced
 		e, err := gravbus.Decode[gravbus.PeerEvent](msg)
 		if err != nil || msg.Type() == gravbus.EventPeerGap { // a gap is told as an error
 			return nil
@@ -74,15 +69,19 @@ func (f *nodeFlags) run(cmd *cobra.Command, opts []gravbus.Option) error {
 		}
 		return tell(h)
 	})
+	if err == nil {
+		err = m.start(ctx)
+	}
+	if err == nil {
+		err = tell(&happening{Event: "started", Time: time.Now(), NodeUUID: m.NodeUUID, Mesh: f.join.mesh, Endpoints: m.Endpoints()})
+	}
+	close(introduced)
 	if err != nil {
-		return &failure{err}
+		return err
 	}
 	<-ctx.Done()
 	left := m.leave(ctx)
-	if err := tell(&happening{Event: "left", Time: time.Now()}); err != nil {
-		return &failure{err}
-	}
-	return left
+	return errors.Join(left, tell(&happening{Event: "left", Time: time.Now()}))
 }
 
 // teller returns what prints a happening, for people or for programs.
@@ -90,11 +89,11 @@ func (f *nodeFlags) teller(out io.Writer) func(*happening) error {
 	if f.json {
 		enc := json.NewEncoder(out)
 		enc.SetEscapeHTML(false)
-		return func(h *happening) error { return enc.Encode(h) }
+		return func(h *happening) error { return failed(enc.Encode(h)) }
 	}
 	return func(h *happening) error {
 		_, err := fmt.Fprintln(out, h)
-		return err
+		return failed(err)
 	}
 }
 

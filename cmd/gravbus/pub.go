@@ -52,6 +52,9 @@ as messages that were lost because a receiver stood still for too long.`,
 
 func (f *pubFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Option) error {
 	ctx, typ := cmd.Context(), args[0]
+	if err := checkWait(f.peers, f.timeout); err != nil {
+		return err
+	}
 	if f.stall <= 0 {
 		return errors.New("--stall must be positive")
 	}
@@ -88,8 +91,9 @@ func (f *pubFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Option)
 	pod := m.Connect(gravbus.Name("pub"))
 	if lines {
 		err = f.stream(ctx, pod, cmd.InOrStdin(), typ)
-	} else if _, err = pod.SendContext(ctx, gravbus.NewMsg(typ, data)); err != nil {
-		err = &failure{err}
+	} else {
+		_, err = pod.SendContext(ctx, gravbus.NewMsg(typ, data))
+		err = failed(err)
 	}
 	return errors.Join(err, m.leave(ctx)) // what was sent before an error is handed over all the same
 }

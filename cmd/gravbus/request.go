@@ -55,6 +55,9 @@ answer that is an error.`,
 
 func (f *requestFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Option) error {
 	ctx, typ := cmd.Context(), args[0]
+	if err := checkWait(f.peers, f.timeout); err != nil {
+		return err
+	}
 	var data []byte
 	if len(args) == 2 {
 		var err error

@@ -30,14 +30,13 @@ type conn[T any] struct {
 	spoken atomic.Bool // the peer has said something
 
 	// Owned by the writer.
-	send     uint64 // number of the next item to send on this connection
-	batch    wire.BatchWriter
-	buf      []byte
-	scratch  []outItem[T]
-	msg      wire.Message
-	rare     wire.Rare
-	pinged   time.Time
-	deadline time.Time // of the last SetWriteDeadline
+	send    uint64 // number of the next item to send on this connection
+	batch   wire.BatchWriter
+	buf     []byte
+	scratch []outItem[T]
+	msg     wire.Message
+	rare    wire.Rare
+	pinged  time.Time
 
 	// Owned by the reader.
 	items wire.BatchReader

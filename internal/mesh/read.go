@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"time"
 
 	"github.com/gravbus/gravbus/internal/mesh/handshake"
@@ -11,17 +12,13 @@ import (
 // delivered at once goes to the inbox.
 func (c *conn[T]) read() error {
 	n := c.link.node
+	// The deadline was for the handshake. From here on the connection is dead when nothing comes for
+	// DeadAfter; a packet may take longer.
+	if err := errors.Join(c.c.SetReadIdle(n.cfg.DeadAfter), c.c.SetReadDeadline(time.Time{})); err != nil {
+		return err
+	}
 	var buf []byte
-	var until time.Time
 	for {
-		// The deadline is moved on when a tenth of it has passed: a connection is dead after
-		// DeadAfter at most.
-		if now := time.Now(); until.Sub(now) < n.cfg.DeadAfter*9/10 {
-			until = now.Add(n.cfg.DeadAfter)
-			if err := c.c.SetReadDeadline(until); err != nil {
-				return err
-			}
-		}
 		packet, err := c.c.ReadFrame(buf)
 		if err != nil {
 			return err

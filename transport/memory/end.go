@@ -18,7 +18,9 @@ type end struct {
 
 	limit                       int64
 	readDeadline, writeDeadline time.Time
-	readErr, writeErr           error // what the next calls return, too
+	readIdle, writeIdle         time.Duration
+	readSince, writeSince       time.Time // when the call that is in progress began, or its idle time was set
+	readErr, writeErr           error     // what the next calls return, too
 
 	reading bool      // ReadFrame is in progress
 	hasRead time.Time // when the last one returned
@@ -34,7 +36,7 @@ func (e *end) ReadFrame(buf []byte) ([]byte, error) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	var now time.Time
-	e.reading = true
+	e.reading, e.readSince = true, time.Now()
 	defer func() { e.reading, e.hasRead = false, now }()
 	for {
 		now = time.Now()
@@ -49,7 +51,7 @@ func (e *end) ReadFrame(buf []byte) ([]byte, error) {
 			e.in.pop()
 			return buf, nil
 		}
-		wait(&e.in.readable, now, e.readDeadline, e.in.next())
+		wait(&e.in.readable, now, e.readDeadline, after(e.readSince, e.readIdle), e.in.next())
 	}
 }
 
@@ -70,6 +72,8 @@ func (e *end) readErrorLocked(now time.Time) error {
 		return e.c.broken
 	case e.in.fin:
 		return transport.ErrPeerClosed
+	case passed(after(e.readSince, e.readIdle), now): // a frame comes whole, and would be here
+		return os.ErrDeadlineExceeded
 	}
 	return nil
 }
@@ -86,6 +90,7 @@ func (e *end) write(frame []byte) (cut bool, err error) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	p := parcel{kind: data, frame: frame}
+	e.writeSince = time.Now()
 	var now time.Time
 	for {
 		now = time.Now()
@@ -98,7 +103,12 @@ func (e *end) write(frame []byte) (cut bool, err error) {
 		if e.out.size == 0 || e.out.size+p.cost() <= e.c.network.config.Buffer {
 			break
 		}
-		wait(&e.out.writable, now, e.writeDeadline, e.in.next(), e.out.next())
+		idle := after(e.movedLocked(), e.writeIdle)
+		if passed(idle, now) {
+			e.writeErr = os.ErrDeadlineExceeded
+			return false, e.writeErr
+		}
+		wait(&e.out.writable, now, e.writeDeadline, idle, e.in.next(), e.out.next())
 	}
 	if e.c.cutIn == 0 {
 		e.c.breakLocked(true)
@@ -110,6 +120,15 @@ func (e *end) write(frame []byte) (cut bool, err error) {
 	p.frame = append([]byte(nil), frame...)
 	e.out.push(now, p)
 	return false, nil
+}
+
+// movedLocked returns since when a WriteFrame that waits has seen no move: a frame that the other
+// side reads is one.
+func (e *end) movedLocked() time.Time {
+	if e.out.popped.After(e.writeSince) {
+		return e.out.popped
+	}
+	return e.writeSince
 }
 
 // writeErrorLocked returns why nothing can be written.
@@ -147,6 +166,22 @@ func (e *end) SetWriteDeadline(t time.Time) error {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	e.writeDeadline = t
+	e.out.writable.Broadcast()
+	return e.closedErrorLocked()
+}
+
+func (e *end) SetReadIdle(d time.Duration) error {
+	e.c.mu.Lock()
+	defer e.c.mu.Unlock()
+	e.readIdle, e.readSince = d, time.Now()
+	e.in.readable.Broadcast()
+	return e.closedErrorLocked()
+}
+
+func (e *end) SetWriteIdle(d time.Duration) error {
+	e.c.mu.Lock()
+	defer e.c.mu.Unlock()
+	e.writeIdle, e.writeSince = d, time.Now()
 	e.out.writable.Broadcast()
 	return e.closedErrorLocked()
 }
@@ -237,6 +272,14 @@ func (e *end) Close() error {
 }
 
 func (e *end) Info() transport.Info { return e.info }
+
+// after returns when so long has passed since then, or the zero time if d is zero: never.
+func after(since time.Time, d time.Duration) time.Time {
+	if d == 0 {
+		return time.Time{}
+	}
+	return since.Add(d)
+}
 
 // passed reports whether a deadline has passed.
 func passed(deadline, now time.Time) bool { return !deadline.IsZero() && !deadline.After(now) }

@@ -50,7 +50,8 @@ func (t *Transport) dial(ctx context.Context, url string) (*conn, error) {
 			if err != nil {
 				return nil, err
 			}
-			s := &socket{Conn: c, budget: maxHandshake}
+			l := newLine(c)
+			s := &socket{Conn: l, line: l, budget: maxHandshake}
 			guard.set(s)
 			return s, nil
 		},

@@ -1,9 +1,21 @@
 package websocket
 
 import (
+	"net"
 	"net/netip"
 	"strings"
+	"time"
 )
+
+// A Line is a line.
+type Line struct{ *line }
+
+// NewLine is newLine.
+func NewLine(c net.Conn) Line { return Line{newLine(c)} }
+
+// SetReadIdle and SetWriteIdle are what those of the connection set.
+func (l Line) SetReadIdle(d time.Duration) error  { return l.in.setIdle(d) }
+func (l Line) SetWriteIdle(d time.Duration) error { return l.out.setIdle(d) }
 
 // Parse returns the URL that t dials for an endpoint.
 func Parse(t *Transport, endpoint string) (string, error) {

@@ -102,7 +102,7 @@ func (l *listener) listen(ctx context.Context, o transport.ListenOptions) error 
 	t.mu.Unlock()
 
 	if t.serverTLS != nil {
-		ln = tls.NewListener(ln, t.serverTLS)
+		ln = tls.NewListener(lines{ln}, t.serverTLS)
 	}
 	l.server = &http.Server{
 		Handler:           http.HandlerFunc(l.serve),
@@ -121,6 +121,17 @@ func (l *listener) listen(ctx context.Context, o transport.ListenOptions) error 
 		}
 	}()
 	return nil
+}
+
+// lines is a listener that makes lines of what it accepts, to be under TLS.
+type lines struct{ net.Listener }
+
+func (l lines) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return newLine(c), nil
 }
 
 // mount makes l the listener that Handler feeds.

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -20,14 +21,26 @@ var errHandshakeSize = errors.New("handshake too long")
 //
 // It is under TLS on the side that has dialled, and over it on the other.
 type socket struct {
-	net.Conn
-	conn   *conn // set when the handshake is over
-	budget int   // bytes that may still be read until then
+	net.Conn // line, or TLS over it
+	line     *line
+	conn     *conn // set when the handshake is over
+	budget   int   // bytes that may still be read until then
 
 	mu   sync.Mutex // guards all below
 	op   time.Time  // write deadline set by gorilla
 	user time.Time  // write deadline set by the user
 	set  time.Time  // write deadline that is in force
+}
+
+// newSocket returns the socket for a connection that was taken over from a server.
+func newSocket(c net.Conn) *socket {
+	if secure, ok := c.(*tls.Conn); ok {
+		if l, ok := secure.NetConn().(*line); ok { // the listener's own server
+			return &socket{Conn: c, line: l}
+		}
+	}
+	l := newLine(c)
+	return &socket{Conn: l, line: l}
 }
 
 // A socketError is an error of the network.

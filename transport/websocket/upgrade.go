@@ -82,7 +82,7 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		if wait = l.pending.find(c); wait == nil { // it is the mux's server's, or has been cut
 			wait = l.pending.add(c)
 		}
-		sock = &socket{Conn: c}
+		sock = newSocket(c)
 		return sock
 	}}
 	upgrader := gorilla.Upgrader{
