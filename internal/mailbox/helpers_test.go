@@ -203,11 +203,24 @@ func isClosed(c <-chan struct{}) bool {
 // watchdog fails the test with all goroutines' stacks if done is not closed in time.
 func watchdog(t *testing.T, done <-chan struct{}) {
 	t.Helper()
-	select {
-	case <-done:
-	case <-time.After(30 * time.Second):
-		buf := make([]byte, 1<<20)
-		t.Fatalf("stuck:\n%s", buf[:runtime.Stack(buf, true)])
+	watchProgress(t, done, new(atomic.Int64))
+}
+
+// watchProgress is watchdog for work that may take long on a busy machine: it begins anew whenever n has changed.
+func watchProgress(t *testing.T, done <-chan struct{}, n *atomic.Int64) {
+	t.Helper()
+	for last := int64(-1); ; {
+		now := n.Load()
+		if now == last {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("stuck:\n%s", buf[:runtime.Stack(buf, true)])
+		}
+		last = now
+		select {
+		case <-done:
+			return
+		case <-time.After(30 * time.Second):
+		}
 	}
 }
 

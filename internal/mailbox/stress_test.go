@@ -128,6 +128,7 @@ func TestStressExactlyOnce(t *testing.T) {
 			}
 			var mu sync.Mutex
 			missed := map[key]bool{}
+			var sent atomic.Int64
 
 			var readers []*drained
 			got := make([][]int, stable)
@@ -230,6 +231,7 @@ func TestStressExactlyOnce(t *testing.T) {
 				sending.Go(func() {
 					ctx := context.Background()
 					for i := range each {
+						sent.Add(1)
 						v := s*1_000_000 + i
 						if s == 0 { // the first gives up soon
 							c, cancel := context.WithTimeout(ctx, 100*time.Microsecond)
@@ -253,7 +255,7 @@ func TestStressExactlyOnce(t *testing.T) {
 					}
 				})
 			}
-			watchdog(t, allDone(&sending))
+			watchProgress(t, allDone(&sending), &sent)
 			close(stop)
 			watchdog(t, allDone(&churn))
 			for i, d := range readers {
