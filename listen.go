@@ -194,6 +194,7 @@ func (p *Pod) history(peers *replaying) ([]item, uint64) {
 	if n, last := len(items), p.cfg.replay.last; last > 0 && n > last {
 		items = items[n-last:]
 	}
+	peers.gets(items)
 	return items, latest
 }
 

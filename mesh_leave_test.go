@@ -519,7 +519,7 @@ func TestMeshLeaveStartAndEndStorm(t *testing.T) {
 			other := n.node("other", "a")
 			meshListener(t, other, ">")
 			a := n.lone("a", gravbus.UseDiscovery(static.New("other")))
-			_, _ = meshListener(t, a, ">")
+			meshListener(t, a, ">")
 			p := a.Connect()
 			ctx := meshCtx(t, 10*time.Second)
 			calls := []func(){

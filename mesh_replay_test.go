@@ -568,10 +568,11 @@ func TestMeshReplayWebsocket(t *testing.T) {
 	wg.Wait()
 	for i := range all {
 		next := map[int]int{}
-		for _, m := range all[i].await(t, 2*each) {
+		for j, m := range all[i].await(t, 2*each) {
 			s, k := numberOf(m)
 			if k != next[s] {
-				t.Fatalf("pod %d: of sender %d came %d, want %d", i, s, k, next[s])
+				t.Errorf("pod %d: of sender %d came %d, want %d, at place %d (%s)", i, s, k, next[s], j, m.Type())
+				next[s] = k
 			}
 			next[s]++
 		}

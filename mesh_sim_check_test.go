@@ -124,7 +124,7 @@ func (m *simModel) checkPair(from, to *simMember, healed int, lost map[[2]int]bo
 	}
 	out, in := from.missing(to.simNode, false), to.missing(from.simNode, true)
 	others := m.asked[[2]string{from.name, to.name}] + m.asked[[2]string{to.name, from.name}] // requests and answers
-	if missing > out || out > missing+others && len(away) == 0 || out != in {
+	if missing > in || in > out || out > missing+others && len(away) == 0 || out != in && len(away) == 0 {
 		m.Errorf("%s to %s: %d of %d messages are missing, %d of them were sent while it was there; one tells of %d and the other of %d; it was given up %d times; %d requests",
 			from.name, to.name, all, len(from.sent), missing, out, in, len(away), others)
 	}

@@ -68,6 +68,9 @@ func simulateSchedule(t *testing.T, seed uint64) {
 	})
 }
 
+// simReplays makes some pods ask for replay.
+const simReplays = true
+
 // simTypes are what messages are of.
 var simTypes = []string{"t.a", "t.b", "t.c.d"}
 
@@ -215,11 +218,16 @@ func (m *simModel) connect(n *simMember) *simPod {
 	types := []bool{r.IntN(2) == 0, r.IntN(2) == 0, true}
 	pause := pick(r, 0, 0, time.Millisecond, 50*time.Millisecond, 1500*time.Millisecond)
 	opts := [][]gravbus.PodOption{nil, nil, nil, {gravbus.Replay()}, {gravbus.ReplayLast(20)}}[r.IntN(5)]
+	if !simReplays {
+		opts = nil
+	}
 	mailbox := pick(r, 1, 10)
 	if pause < time.Second {
 		mailbox = pick(r, 1, 10, 1000)
 	}
-	return m.listener(n, types, pause, append(opts, gravbus.Mailbox(mailbox))...)
+	name := fmt.Sprintf("pod %d, replay %t", len(n.pods), opts != nil)
+	m.trace("%s connects %s", n.name, name)
+	return m.listener(n, types, pause, append(opts, gravbus.Mailbox(mailbox), gravbus.Name(name))...)
 }
 
 func (p *simPod) handle(msg gravbus.Message) error {
@@ -240,7 +248,7 @@ func (p *simPod) handle(msg gravbus.Message) error {
 	case p.left:
 		p.faults = append(p.faults, "got a message after Disconnect")
 	case len(p.got[from]) > 0 && p.got[from][len(p.got[from])-1] >= i:
-		p.faults = append(p.faults, fmt.Sprintf("message %d of member %d came after %d", i, from, p.got[from][len(p.got[from])-1]))
+		p.faults = append(p.faults, fmt.Sprintf("%s: message %d of member %d came after %d; before: %t", p.Name(), i, from, p.got[from][len(p.got[from])-1], slices.Contains(p.got[from], i)))
 	default:
 		p.got[from] = append(p.got[from], i)
 	}

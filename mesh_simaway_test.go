@@ -194,22 +194,29 @@ func TestSimIdleLink(t *testing.T) {
 		a.feed(a.Connect(), "to.b", 0, 99, time.Millisecond)
 		a.feed(a.Connect(), "unwanted", 0, 99, time.Millisecond)
 		time.Sleep(10 * time.Second)
-		for _, c := range s.conns {
+		for _, c := range append(s.ends("a"), s.ends("b")...) {
 			c.mu.Lock()
 			c.sent, c.kinds = 0, map[wire.Kind]int{}
 			c.mu.Unlock()
 		}
-		dials := len(s.dials["a"]) + len(s.dials["b"])
+		dialled := func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.dials["a"]) + len(s.dials["b"])
+		}
+		dials := dialled()
 		a.feed(a.Connect(), "unwanted", 0, 99, time.Millisecond)
 		time.Sleep(time.Minute)
 		for _, n := range []*simNode{a, b} {
 			for _, c := range s.ends(n.name) {
+				c.mu.Lock()
 				if pings := c.kinds[wire.KindPing]; c.sent > 40 || pings < 17 || pings > 19 || len(c.kinds) != 2 || c.kinds[wire.KindPong] > 19 {
 					s.Errorf("%s sent %d packets in a minute, with frames %v", n.name, c.sent, c.kinds)
 				}
+				c.mu.Unlock()
 			}
 		}
-		if more := len(s.dials["a"]) + len(s.dials["b"]) - dials; more > 0 {
+		if more := dialled() - dials; more > 0 {
 			s.Errorf("they dialled %d times", more)
 		}
 		s.meshed(a, b)
@@ -249,4 +256,25 @@ func TestSimWithdrawInTime(t *testing.T) {
 		}
 		close(stuck)
 	})
+}
+
+// Acknowledgements are lost with a connection: what they were about is not delivered twice.
+func TestSimLostAcks(t *testing.T) {
+	for cut := range 40 {
+		simulate(t, memory.Config{Latency: 2 * time.Millisecond}, func(s *sim) {
+			a, b, atB := s.linked()
+			s.net.Silence("b", "a")
+			p := a.Connect()
+			go a.feed(p, "to.b", 0, 99, time.Millisecond)
+			time.Sleep(time.Duration(cut) * 3 * time.Millisecond)
+			s.net.Cut("a", "b")
+			s.net.Heal()
+			time.Sleep(10 * time.Second)
+			s.exactly("to b", atB, 100)
+			if st := a.peer(b); st.Unacked > 0 || st.Resent == 0 && cut > 5 && cut < 30 {
+				s.Errorf("cut after %d ms: %d are not acknowledged, %d were sent again", cut*3, st.Unacked, st.Resent)
+			}
+			s.meshed(a, b)
+		})
+	}
 }

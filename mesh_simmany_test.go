@@ -14,7 +14,11 @@ import (
 // Eight nodes start at the same time, in many rounds: always exactly 28 links that stay, and no
 // message is lost. In some rounds all know one of them, in others all know all.
 func TestSimEightNodes(t *testing.T) {
-	for round := range 50 {
+	rounds := 50
+	if raceOn || testing.Short() {
+		rounds = 10
+	}
+	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			simulate(t, memory.Config{}, func(s *sim) { simEight(s, rand.New(rand.NewPCG(uint64(round), 8)), round%2 == 0) })
 		})

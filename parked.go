@@ -16,6 +16,7 @@ type parked struct {
 	early   map[uuid.UUID][]*list.Element // values are earlyReply, elements of order
 	order   list.List                     // of all early replies, oldest first
 	lasting list.List                     // of *replyWait by OnReply, oldest first; elements are values of known.lasting
+	bytes   int                           // of early replies
 	lost    uint64                        // early replies that had to go
 }
 
@@ -115,7 +116,9 @@ func (k *parked) tidy(id uuid.UUID) {
 
 func (k *parked) takeEarly(id uuid.UUID) (early []reply) {
 	for _, e := range k.early[id] {
-		early = append(early, k.order.Remove(e).(earlyReply).reply)
+		rep := k.order.Remove(e).(earlyReply).reply
+		k.bytes -= sizeOf(rep.msg)
+		early = append(early, rep)
 	}
 	delete(k.early, id)
 	return early
@@ -140,11 +143,13 @@ func (k *parked) deliver(bus *Bus, id uuid.UUID, rep reply) {
 		k.early = map[uuid.UUID][]*list.Element{}
 	}
 	k.early[id] = append(k.early[id], k.order.PushBack(earlyReply{id, rep}))
-	if k.order.Len() > MaxParkedReplies {
+	k.bytes += sizeOf(rep.msg)
+	for k.order.Len() > MaxParkedReplies || k.bytes > MaxParkedBytes && k.order.Len() > 1 {
 		k.lost++
-		oldest := k.order.Remove(k.order.Front()).(earlyReply).id
-		if k.early[oldest] = k.early[oldest][1:]; len(k.early[oldest]) == 0 {
-			delete(k.early, oldest)
+		oldest := k.order.Remove(k.order.Front()).(earlyReply)
+		k.bytes -= sizeOf(oldest.reply.msg)
+		if k.early[oldest.id] = k.early[oldest.id][1:]; len(k.early[oldest.id]) == 0 {
+			delete(k.early, oldest.id)
 		}
 	}
 	k.mu.Unlock()

@@ -173,7 +173,7 @@ func UseInterests(capabilities ...string) Option {
 
 // UseAccept makes fn decide about each node that has proved itself, for each connection. If it
 // returns an error the node is refused with ErrRejected, and is told the error's text. fn is called
-// by several goroutines and should return soon.
+// by several goroutines and should return soon; it must not call Close, which waits for it.
 func UseAccept(fn func(PeerInfo) error) Option { return func(c *busConfig) { c.mesh.accept = fn } }
 
 // UseExport says which messages may leave the node: those whose type matches one of the patterns.

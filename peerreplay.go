@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,7 @@ type replaying struct {
 
 	mu      sync.Mutex           // guards all below
 	met     map[string]bool      // UUIDs of the peers that were asked
+	had     map[string]string    // UUID of the last message of a peer that was not there, and came from the buffer here, by the peer's UUID
 	upTo    map[uint64]uint64    // by the number of the peer's pod: live messages up to this place in the buffer were held
 	covered map[uuid.UUID]uint64 // messages that are in an answer too, by the number of the peer's pod
 }
@@ -56,7 +58,7 @@ func (x *meshed) newReplaying(p *Pod) *replaying {
 	if x == nil || x.bus.buffer == nil {
 		return nil
 	}
-	return &replaying{pod: p, met: map[string]bool{}, upTo: map[uint64]uint64{}, covered: map[uuid.UUID]uint64{}}
+	return &replaying{pod: p, met: map[string]bool{}, had: map[string]string{}, upTo: map[uint64]uint64{}, covered: map[uuid.UUID]uint64{}}
 }
 
 // asked reports whether what the peer has is replayed by itself. A nil r has asked nobody.
@@ -68,6 +70,21 @@ func (r *replaying) asked(from uint64) bool {
 	defer r.mu.Unlock()
 	_, asked := r.upTo[from]
 	return asked
+}
+
+// gets notes what the pod gets from the buffer here of peers that are not there: should they come
+// back, only what came after that is wanted.
+func (r *replaying) gets(items []item) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, it := range items {
+		if m, ours := it.Val.(*message); ours && isPeer(it.From) {
+			r.had[m.receipt.pod.Load().cfg.peer.uuid] = m.UUID()
+		}
+	}
 }
 
 // has reports whether the pod gets, or got, the live message it by the replay.
@@ -140,7 +157,10 @@ func (x *meshed) endAskingLocked(a *asking) {
 func (x *meshed) askReplay(r *replaying, to *peer) {
 	i, c := r.pod.interest(), r.pod.cfg.replay
 	ask := wire.Replay{Allow: i.Allow, Deny: i.Deny, Types: c.types, Last: uint64(c.last), Since: wire.NoTime}
-	if c.after != "" {
+	r.mu.Lock()
+	ask.After = r.had[to.uuid]
+	r.mu.Unlock()
+	if c.after != "" && ask.After == "" {
 		ask.After = x.afterAt(to, c.after)
 	}
 	if !c.since.IsZero() {
@@ -266,40 +286,71 @@ func (r *replaying) begin(from *peer, items []*message, upTo uint64) {
 	}
 }
 
-// merge returns what the pod gets: the past, and what was held. The answer has both, in the order
-// in which the peer sent them. What was held and is not in it was sent before it, or is of a type
-// that is not replayed: then its time says where it belongs.
+// merge returns what the pod gets: the past, and what was held. The answer is in the order in which
+// the peer sent it, and so is what came here, first what was in the buffer and then what was held.
+// What is in both ties them together; between, where one has what the other has not (as it was
+// lost, or is too old, or of a type that is not replayed), the times of the messages decide.
 func (a *asking) merge() []*message {
-	held := make(map[uuid.UUID]bool, len(a.held))
-	for _, m := range a.held {
-		held[m.receipt.id] = true
+	came := slices.Concat(a.local, a.held)
+	here := make(map[uuid.UUID]int, len(came)) // how often it is still to come in came
+	for _, m := range came {
+		here[m.receipt.id]++
 	}
-	var items []*message
-	for _, m := range a.local {
-		if !held[m.receipt.id] && !a.has[m.receipt.id] {
-			items = append(items, m)
+	there := make(map[uuid.UUID][]int, len(a.answer)) // where it is in the answer; twice if it was sent twice
+	for i, m := range a.answer {
+		there[m.receipt.id] = append(there[m.receipt.id], i)
+	}
+	items := make([]*message, 0, len(came)+len(a.answer))
+	early := map[uuid.UUID]int{} // items of the answer that are still to come in came
+	next := 0                    // of the answer
+	take := func() {
+		id := a.answer[next].receipt.id
+		if here[id] > 0 {
+			early[id]++
 		}
-	}
-	next := 0
-	for next < len(a.answer) && !held[a.answer[next].receipt.id] {
 		items = append(items, a.answer[next])
 		next++
 	}
-	c := a.to.pod.cfg.replay
-	if n := len(items); c.last > 0 && n > c.last {
-		items = items[n-c.last:]
-	}
-	for _, m := range a.held {
-		if a.has[m.receipt.id] {
+	past := -1 // how many items come before the first that was held
+	for i, m := range came {
+		id := m.receipt.id
+		here[id]--
+		if i == len(a.local) {
+			past = len(items)
+		}
+		if early[id] > 0 {
+			early[id]--
 			continue
 		}
-		for len(c.types) > 0 && next < len(a.answer) && a.answer[next].nanos <= m.nanos {
-			items = append(items, a.answer[next])
+		at := there[id]
+		for len(at) > 0 && at[0] < next {
+			at = at[1:]
+		}
+		if len(at) > 0 {
+			for next < at[0] {
+				take()
+			}
 			next++
+		} else {
+			for next < len(a.answer) && here[a.answer[next].receipt.id] == 0 && a.answer[next].nanos <= m.nanos {
+				take()
+			}
+		}
+		if i == len(a.local) {
+			past = len(items)
 		}
 		items = append(items, m)
 	}
-	return append(items, a.answer[next:]...)
+	for next < len(a.answer) {
+		take()
+	}
+	if past < 0 {
+		past = len(items)
+	}
+	if n := a.to.pod.cfg.replay.last; n > 0 && past > n {
+		items = items[past-n:]
+	}
+	return items
 }
 
 // cover notes that some pods have a message, which is about to come live, by their replays.

@@ -102,13 +102,13 @@ func newPoll(p *Pod) *poll { return &poll{pod: p, over: make(chan struct{})} }
 func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) bool) {
 	ctx = orBackground(ctx)
 	b := q.pod.bus
-	b.polls.add(q)
-	defer b.polls.remove(q)
 	var targets []mailbox.Target[Message]
 	s := sending{targets: &targets, track: true}
 	if !isNil(msg) {
 		q.request = wire.ID(messageID(msg))
 	}
+	b.polls.add(q)
+	defer b.polls.remove(q)
 	var undelivered *UndeliveredError
 	if err := b.send(ctx, q.pod, msg, &s); err != nil && !(errors.As(err, &undelivered) && s.receivers+len(s.peers) > 0) {
 		yield(nil, err)

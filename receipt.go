@@ -18,6 +18,10 @@ const (
 	// go first, and are counted in Stats. As many receipts with an OnReply can be found by such
 	// replies; the oldest are forgotten first. Replies by ReplyTo reach a receipt always.
 	MaxParkedReplies = 4096
+
+	// MaxParkedBytes is how much such replies count together, as MaxBytes of a Buffer says, before
+	// the oldest go.
+	MaxParkedBytes = 16 << 20
 )
 
 // A Receipt stands for a message that was sent, and gets the replies to it. None is lost, however

@@ -297,6 +297,9 @@ func (l *Lane[T]) unshare(r *Reader[T]) {
 func (l *Lane[T]) demote(r *Reader[T]) *Queue[T] {
 	q := l.newQueue(r.cfg)
 	q.detached = true
+	if r.x != nil {
+		q.seen = r.x.seen
+	}
 	for p := r.pos; p != l.head; p++ {
 		it := &l.slots[p&uint64(len(l.slots)-1)]
 		if it.From != r.owner && !r.skips(it) {

@@ -118,8 +118,8 @@ func (l *Lane[T]) watch(now time.Time, it *Item[T], exempt []*Queue[T]) (deadlin
 func (l *Lane[T]) declareStalled(now time.Time, it *Item[T], exempt []*Queue[T]) (stalled []*Reader[T]) {
 	l.slow(it, exempt, func(rs []*Reader[T], s *seen, limit time.Duration) {
 		done, waits := l.progress(rs)
-		if done != s.done || waits {
-			s.done, s.at, s.look = done, now, now
+		if done != s.done || waits || s.watch != l.watches {
+			*s = seen{watch: l.watches, done: done, at: now, look: now}
 			return
 		}
 		s.notice(now, limit)

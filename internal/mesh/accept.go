@@ -80,6 +80,7 @@ func (n *Node[T]) shakeHands(ctx context.Context, c transport.Conn, dialled bool
 	defer stop()
 	m, err := n.machine(c, dialled, expect)
 	if err != nil {
+		sayNo(c, err)
 		n.refused(c, nil, err)
 		return nil, err
 	}
@@ -205,11 +206,7 @@ func (n *Node[T]) converse(c transport.Conn, m *machine[T]) (*Link[T], error) {
 		}
 		if done {
 			l, err := n.welcome(c, m)
-			var e *handshake.Error
-			if errors.As(err, &e) && !e.Remote {
-				c.SetWriteDeadline(time.Now().Add(farewellTime))
-				c.WriteFrame(wire.AppendRefuse(nil, &wire.Refuse{Code: e.Code, Reason: e.Reason}))
-			}
+			sayNo(c, err)
 			return l, err
 		}
 		packet, err := c.ReadFrame(nil)
@@ -227,6 +224,15 @@ func (n *Node[T]) converse(c transport.Conn, m *machine[T]) (*Link[T], error) {
 		if m.present != nil && failed == nil && !done {
 			failed, send = errPresent, m.Refuse(errPresent.Code, errPresent.Reason)
 		}
+	}
+}
+
+// sayNo tells the other side why this one does not want the connection, if that is why it ends.
+func sayNo(c transport.Conn, err error) {
+	var e *handshake.Error
+	if errors.As(err, &e) && !e.Remote {
+		c.SetWriteDeadline(time.Now().Add(farewellTime))
+		c.WriteFrame(wire.AppendRefuse(nil, &wire.Refuse{Code: e.Code, Reason: e.Reason}))
 	}
 }
 

@@ -356,7 +356,7 @@ func (l *Link[T]) detached(c *conn[T]) {
 	wasReady := l.state == Ready
 	if wasReady && time.Since(l.since) > lastDelay {
 		l.delay = 0 // it was a good connection
-	} else if wasReady {
+	} else if wasReady && !wanted(c.err) {
 		l.delay = min(l.delay, 2*firstDelay) // it was cut soon: not at once again
 	}
 	l.conn = nil
@@ -384,6 +384,12 @@ func (l *Link[T]) detached(c *conn[T]) {
 	}
 	n.hurry()
 	n.chase(l, courtesy)
+}
+
+// wanted reports whether one of the two nodes wanted a connection to end, for what the other did.
+func wanted(err error) bool {
+	var e *handshake.Error
+	return errors.As(err, &e) && e.Code != wire.CodeSilent && e.Code != wire.CodeReplaced
 }
 
 // refusal reports whether err is the other side's word that it does not want this node.

@@ -321,7 +321,7 @@ func (n *Node[T]) Close() {
 	n.stopFinding()
 	n.mu.Lock()
 	n.closed = true
-	shaking := n.shaking
+	shaking := slices.Clone(n.shaking)
 	n.mu.Unlock()
 	n.cancel()
 	for _, s := range shaking {

@@ -8,13 +8,12 @@ import (
 )
 
 // write writes packets until the connection ends, and waits while there is nothing to say. What is
-// said beside the stream comes first in every packet; what is there of the stream then fills it.
+// said beside the stream comes first in every packet; what is there of the stream then fills it. It
+// has no deadline: on a slow link the system may take long to have room, and whether the peer is
+// there is for the reader to find out.
 func (c *conn[T]) write() error {
 	l, n := c.link, c.link.node
 	every := n.cfg.DeadAfter / 3
-	if err := c.c.SetWriteIdle(n.cfg.DeadAfter); err != nil {
-		return err
-	}
 	timer := time.NewTimer(every)
 	defer timer.Stop()
 	for { // the first packet has a ping: so the round trip is known early

@@ -255,6 +255,74 @@ var faults = []fault{
 		}
 	})},
 
+	{name: "reads for ever when nothing comes", found: "ReadIdle", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
+		h.setReadIdle = func(time.Duration) error { return nil }
+	})},
+	{name: "has an idle time for the next call only", found: "ReadIdle", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
+		var idle atomic.Int64
+		h.setReadIdle = func(d time.Duration) error { idle.Store(int64(d)); return nil }
+		h.read = func(buf []byte) ([]byte, error) {
+			_ = h.Conn.SetReadIdle(time.Duration(idle.Load()))
+			return h.Conn.ReadFrame(buf)
+		}
+	})},
+	{name: "writes for ever when nothing goes", found: "WriteIdle", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
+		h.setWriteIdle = func(time.Duration) error { return nil }
+	})},
+	{name: "counts from one frame to the next", found: "IdleInCallsOnly", says: "i/o timeout", conn: onConn(func(_ *world, h *hooks) {
+		var idle, last atomic.Int64
+		start := time.Now()
+		h.setReadIdle = func(d time.Duration) error {
+			idle.Store(int64(d))
+			last.Store(int64(time.Since(start)))
+			return nil
+		}
+		h.read = func(buf []byte) ([]byte, error) {
+			if d := idle.Load(); d > 0 {
+				_ = h.Conn.SetReadDeadline(start.Add(time.Duration(last.Load() + d)))
+			}
+			frame, err := h.Conn.ReadFrame(buf)
+			last.Store(int64(time.Since(start)))
+			return frame, err
+		}
+	})},
+	{name: "counts from when it was set", found: "IdleInCallsOnly", says: "i/o timeout", conn: onConn(func(_ *world, h *hooks) {
+		h.setWriteIdle = func(d time.Duration) error {
+			if d == 0 {
+				return h.Conn.SetWriteDeadline(time.Time{})
+			}
+			return h.Conn.SetWriteDeadline(time.Now().Add(d))
+		}
+	})},
+	{name: "has idle times that stay", found: "IdleTakenBack", says: "taken back", conn: onConn(func(_ *world, h *hooks) {
+		h.setReadIdle = func(d time.Duration) error {
+			if d == 0 {
+				return nil
+			}
+			return h.Conn.SetReadIdle(d)
+		}
+	})},
+	{name: "has an idle time in place of a deadline", found: "IdleBesideDeadline", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
+		h.setReadIdle = func(d time.Duration) error {
+			return errors.Join(h.Conn.SetReadDeadline(time.Time{}), h.Conn.SetReadIdle(d))
+		}
+	})},
+	{name: "has a deadline in place of an idle time", found: "IdleBesideDeadline", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
+		h.setWriteDeadline = func(t time.Time) error {
+			return errors.Join(h.Conn.SetWriteIdle(0), h.Conn.SetWriteDeadline(t))
+		}
+	})},
+	{name: "counts from the beginning of a frame", found: "IdleWhileBytesCome", says: "i/o timeout", conn: onConn(func(_ *world, h *hooks) {
+		var idle atomic.Int64
+		h.setReadIdle = func(d time.Duration) error { idle.Store(int64(d)); return nil }
+		h.read = func(buf []byte) ([]byte, error) {
+			if d := time.Duration(idle.Load()); d > 0 {
+				_ = h.Conn.SetReadDeadline(time.Now().Add(d))
+			}
+			return h.Conn.ReadFrame(buf)
+		}
+	})},
+
 	{name: "closes when it is done with reading", found: "CloseWakes", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
 		var reading atomic.Bool
 		h.read = func(buf []byte) ([]byte, error) {

@@ -3,6 +3,7 @@ package transporttest_test
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/gravbus/gravbus/transport"
@@ -29,6 +30,7 @@ type world struct {
 	fault
 	network *memory.Network
 	turn    chan struct{} // for what only one may do at a time
+	drip    atomic.Pointer[drip]
 }
 
 func newHarness(f fault) transporttest.Harness {
@@ -38,6 +40,7 @@ func newHarness(f fault) transporttest.Harness {
 		Listener:   &faulty{world: w, inner: w.network.Transport("b")},
 		Dialler:    &faulty{world: w, inner: w.network.Transport("a")},
 		Silence:    func() { w.network.Partition([]string{"a"}, []string{"b"}) },
+		Drip:       func(part int, interval time.Duration) { w.drip.Store(&drip{part, interval}) },
 		Unanswered: "memory:unanswered",
 		DialRaw:    func(string) (io.ReadWriteCloser, error) { return nothing{}, nil },
 	}
@@ -89,10 +92,56 @@ func (f *faulty) Dial(ctx context.Context, endpoint string) (c transport.Conn, e
 }
 
 func (w *world) wrap(c transport.Conn) transport.Conn {
+	c = dripping{c, w}
 	if w.conn != nil {
 		return w.conn(w, c)
 	}
 	return c
+}
+
+// A drip is how frames pass in parts.
+type drip struct {
+	part     int
+	interval time.Duration
+}
+
+// dripping is a Conn whose frames pass in parts, each a frame of memory, when the world drips. The
+// first byte of a part tells whether it is the last one.
+type dripping struct {
+	transport.Conn
+	*world
+}
+
+func (c dripping) WriteFrame(frame []byte) error {
+	d := c.drip.Load()
+	if d == nil {
+		return c.Conn.WriteFrame(frame)
+	}
+	for len(frame) > d.part {
+		if err := c.Conn.WriteFrame(append([]byte{0}, frame[:d.part]...)); err != nil {
+			return err
+		}
+		frame = frame[d.part:]
+		<-time.After(d.interval)
+	}
+	return c.Conn.WriteFrame(append([]byte{1}, frame...))
+}
+
+func (c dripping) ReadFrame(buf []byte) ([]byte, error) {
+	buf, err := c.Conn.ReadFrame(buf)
+	if err != nil || c.drip.Load() == nil {
+		return buf, err
+	}
+	for last, frame := buf[0], buf[1:]; ; {
+		if last == 1 {
+			return frame, nil
+		}
+		part, err := c.Conn.ReadFrame(nil)
+		if err != nil {
+			return nil, err
+		}
+		last, frame = part[0], append(frame, part[1:]...)
+	}
 }
 
 type faultyListener struct {
@@ -116,6 +165,8 @@ type hooks struct {
 	setReadLimit     func(n int64)
 	setReadDeadline  func(t time.Time) error
 	setWriteDeadline func(t time.Time) error
+	setReadIdle      func(d time.Duration) error
+	setWriteIdle     func(d time.Duration) error
 	shutdown         func(ctx context.Context) error
 	closes           func() error
 	info             func() transport.Info
@@ -155,6 +206,20 @@ func (h *hooks) SetWriteDeadline(t time.Time) error {
 		return h.setWriteDeadline(t)
 	}
 	return h.Conn.SetWriteDeadline(t)
+}
+
+func (h *hooks) SetReadIdle(d time.Duration) error {
+	if h.setReadIdle != nil {
+		return h.setReadIdle(d)
+	}
+	return h.Conn.SetReadIdle(d)
+}
+
+func (h *hooks) SetWriteIdle(d time.Duration) error {
+	if h.setWriteIdle != nil {
+		return h.setWriteIdle(d)
+	}
+	return h.Conn.SetWriteIdle(d)
 }
 
 func (h *hooks) Shutdown(ctx context.Context) error {

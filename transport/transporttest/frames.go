@@ -145,6 +145,10 @@ func concurrentUse(t *test) {
 				c.SetWriteDeadline(time.Now().Add(time.Hour)),
 				c.SetReadDeadline(time.Time{}),
 				c.SetWriteDeadline(time.Time{}),
+				c.SetReadIdle(time.Hour),
+				c.SetWriteIdle(time.Hour),
+				c.SetReadIdle(0),
+				c.SetWriteIdle(0),
 			); err != nil {
 				return err
 			}

@@ -211,6 +211,16 @@ func (c *call) within(d time.Duration) bool {
 	}
 }
 
+// pause lets time pass.
+func (t *test) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
 // mustWait fails the test if the call does not wait.
 func (t *test) mustWait(what string, c *call) {
 	t.Helper()

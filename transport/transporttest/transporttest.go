@@ -15,6 +15,7 @@ import (
 	"io"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gravbus/gravbus/transport"
 )
@@ -33,6 +34,10 @@ type Harness struct {
 	// Silence lets nothing pass any more between the two, in either direction, without either side
 	// being told, as when a cable is pulled.
 	Silence func()
+
+	// Drip makes what is sent from now on pass in parts of so many bytes, one at each interval, in
+	// each direction. It is for transports under which single bytes pass.
+	Drip func(part int, interval time.Duration)
 
 	// Unanswered is an endpoint at which Dial gets no answer, neither yes nor no.
 	Unanswered string
@@ -82,6 +87,12 @@ var cases = []struct {
 	{"ReadDeadline", readDeadline},
 	{"WriteDeadline", writeDeadline},
 	{"DeadlineTakenBack", deadlineTakenBack},
+	{"ReadIdle", readIdle},
+	{"WriteIdle", writeIdle},
+	{"IdleInCallsOnly", idleInCallsOnly},
+	{"IdleTakenBack", idleTakenBack},
+	{"IdleBesideDeadline", idleBesideDeadline},
+	{"IdleWhileBytesCome", idleWhileBytesCome},
 
 	{"CloseWakes", closeWakes},
 	{"CloseTwice", closeTwice},

@@ -34,6 +34,7 @@ func TestConformance(t *testing.T) {
 						return p.url, nil
 					}}),
 					Silence:    p.silence,
+					Drip:       p.drip,
 					Unanswered: unanswered,
 					Invalid:    []string{"http://127.0.0.1:80", "ws://user@127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:65536", "wss://", "wss://host#x"},
 					DialRaw: func(endpoint string) (io.ReadWriteCloser, error) {

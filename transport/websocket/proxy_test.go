@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,8 @@ type proxy struct {
 	mu     sync.Mutex // guards all below
 	conns  []net.Conn
 	silent bool
+	part   int           // how many bytes pass at a time, if not 0
+	every  time.Duration // and when
 	dials  int
 }
 
@@ -107,7 +110,7 @@ func (p *proxy) pass(to net.Conn, from io.Reader, origin net.Conn) {
 			return
 		}
 		if n > 0 {
-			if _, werr := to.Write(buf[:n]); werr != nil {
+			if werr := p.write(to, buf[:n]); werr != nil {
 				err = werr
 			}
 		}
@@ -120,6 +123,34 @@ func (p *proxy) pass(to net.Conn, from io.Reader, origin net.Conn) {
 			return
 		}
 	}
+}
+
+// write writes to to, in parts when it drips.
+func (p *proxy) write(to net.Conn, b []byte) error {
+	p.mu.Lock()
+	part, every := p.part, p.every
+	p.mu.Unlock()
+	if part == 0 {
+		_, err := to.Write(b)
+		return err
+	}
+	for b := range slices.Chunk(b, part) {
+		select {
+		case <-time.After(every):
+		case <-p.over:
+		}
+		if _, err := to.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drip lets only so many bytes pass at each interval from now on.
+func (p *proxy) drip(part int, every time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.part, p.every = part, every
 }
 
 func (p *proxy) isSilent() bool {

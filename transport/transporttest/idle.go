@@ -1,0 +1,131 @@
+package transporttest
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/gravbus/gravbus/transport"
+)
+
+// An idle time ends ReadFrame with an error that matches os.ErrDeadlineExceeded when nothing has come
+// for so long, also when it is set while ReadFrame waits. It does not touch the other direction.
+func readIdle(t *test) {
+	t.bothWays(func(from, to transport.Conn) {
+		t.must("SetReadIdle", to.SetReadIdle(moment))
+		t.readFails(to, os.ErrDeadlineExceeded)
+		t.must("the other direction", errors.Join(send(to, 3, 100), receive(from, 3, 100)))
+	})
+	t.bothWays(func(_, to transport.Conn) {
+		t.must("SetReadIdle", to.SetReadIdle(time.Hour))
+		reading := t.start(func() error { _, err := to.ReadFrame(nil); return err })
+		t.mustWait("ReadFrame", reading)
+		t.must("SetReadIdle", to.SetReadIdle(moment))
+		t.mustBe("ReadFrame in progress", reading.wait(), os.ErrDeadlineExceeded)
+	})
+}
+
+// The same for WriteFrame, when nothing can be sent.
+func writeIdle(t *test) {
+	t.bothWays(func(from, to transport.Conn) {
+		t.must("SetWriteIdle", from.SetWriteIdle(time.Hour))
+		stuck, _ := t.fill(from)
+		t.must("SetWriteIdle", from.SetWriteIdle(moment))
+		t.mustBe("WriteFrame in progress", stuck.wait(), os.ErrDeadlineExceeded)
+		if err := from.WriteFrame([]byte("late")); err == nil {
+			t.Fatal("WriteFrame returned nil after an error")
+		}
+		t.must("the other direction", errors.Join(send(to, 3, 100), receive(from, 3, 100)))
+	})
+}
+
+// Only a call that waits is idle: a connection that nobody uses for longer goes on as before. And
+// each call has the whole time, so that frames may come for ever.
+func idleInCallsOnly(t *test) {
+	const idle = 10 * moment
+	a, b := t.pair()
+	for _, c := range []transport.Conn{a, b} {
+		t.must("SetReadIdle", c.SetReadIdle(idle))
+		t.must("SetWriteIdle", c.SetWriteIdle(idle))
+	}
+	t.carries(a, b)
+	t.pause(idle + moment)
+	t.carries(a, b)
+	reading := t.start(func() error { return receive(b, 4, 100) })
+	for i := range 4 {
+		t.pause(idle / 2)
+		t.must("WriteFrame", a.WriteFrame(makeFrame(i, 100)))
+	}
+	t.must("frames that come within the idle time", reading.wait())
+}
+
+// An idle time that is taken back, by zero, before it has passed does not count.
+func idleTakenBack(t *test) {
+	t.bothWays(func(from, to transport.Conn) {
+		t.must("SetReadIdle", to.SetReadIdle(10*moment))
+		reading := t.start(func() error { return receive(to, 2, 100) })
+		for _, c := range []transport.Conn{from, to} {
+			for _, d := range []time.Duration{10 * moment, 0} {
+				t.must("SetReadIdle", c.SetReadIdle(d))
+				t.must("SetWriteIdle", c.SetWriteIdle(d))
+			}
+		}
+		if reading.within(11 * moment) {
+			t.Fatalf("ReadFrame returned (%v), after an idle time that was taken back", reading.err)
+		}
+		t.must("after the idle time was taken back", errors.Join(send(from, 2, 100), reading.wait()))
+	})
+}
+
+// Deadline and idle time hold beside each other: what comes first ends the call, and neither one is
+// taken back with the other.
+func idleBesideDeadline(t *test) {
+	for _, idle := range []time.Duration{0, time.Hour} { // of which neither comes
+		t.bothWays(func(from, to transport.Conn) {
+			t.must("SetReadDeadline", to.SetReadDeadline(time.Now().Add(moment)))
+			t.must("SetReadIdle", to.SetReadIdle(idle))
+			t.readFails(to, os.ErrDeadlineExceeded)
+			stuck, _ := t.fill(from)
+			t.must("SetWriteIdle", from.SetWriteIdle(idle))
+			t.must("SetWriteDeadline", from.SetWriteDeadline(time.Now().Add(moment)))
+			t.must("SetWriteIdle", from.SetWriteIdle(idle))
+			t.mustBe("WriteFrame in progress", stuck.wait(), os.ErrDeadlineExceeded)
+		})
+	}
+	for _, at := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		t.bothWays(func(from, to transport.Conn) {
+			t.must("SetReadIdle", to.SetReadIdle(moment))
+			t.must("SetReadDeadline", to.SetReadDeadline(at))
+			t.readFails(to, os.ErrDeadlineExceeded)
+			stuck, _ := t.fill(from)
+			t.must("SetWriteIdle", from.SetWriteIdle(moment))
+			t.must("SetWriteDeadline", from.SetWriteDeadline(at))
+			t.mustBe("WriteFrame in progress", stuck.wait(), os.ErrDeadlineExceeded)
+		})
+	}
+}
+
+// A frame that takes longer than the idle time gets through while its bytes come.
+func idleWhileBytesCome(t *test) {
+	if t.Drip == nil {
+		t.Skip("the harness has no Drip")
+	}
+	const idle, part, parts = 20 * moment, 100, 60
+	a, b := t.pair()
+	t.carries(a, b)
+	for _, c := range []transport.Conn{a, b} {
+		t.must("SetReadIdle", c.SetReadIdle(idle))
+		t.must("SetWriteIdle", c.SetWriteIdle(idle))
+	}
+	t.Drip(part, moment)
+	began := time.Now()
+	t.must("a frame that comes slowly", waitAll(
+		t.start(func() error { return send(a, 1, part*parts) }),
+		t.start(func() error { return send(b, 1, part*parts) }),
+		t.start(func() error { return receive(a, 1, part*parts) }),
+		t.start(func() error { return receive(b, 1, part*parts) }),
+	))
+	if took := time.Since(began); took < 2*idle {
+		t.Errorf("the frame came in %v: the harness does not drip", took)
+	}
+}
