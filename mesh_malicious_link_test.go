@@ -42,6 +42,10 @@ func TestMaliciousResume(t *testing.T) {
 				}
 				s.refused(i+1, handshake.ErrProtocol.Error())
 			}
+			r.ping() // the connection that was there stays
+			if p, _ := s.peer(r); p.Cuts != 0 {
+				t.Errorf("it was cut %d times", p.Cuts)
+			}
 			// Another stream of this node, of which it may say anything, and its own.
 			again := newRogue(t, low)
 			again.hello.Node = r.hello.Node
@@ -253,7 +257,7 @@ func TestMaliciousReplayAnswers(t *testing.T) {
 			data := []byte(strings.Repeat("x", tt.size))
 			packets, most := 100, int64(5<<20) // a map of 100,000 IDs has more
 			if tt.size > 0 {
-				packets, most = 200, 80<<20 // of 200 MB
+				packets, most = 120, 80<<20 // of 120 MB
 			}
 			for range packets {
 				ok := r.items(max(1000-tt.size, 20), func(w *wire.BatchWriter, b []byte) []byte {

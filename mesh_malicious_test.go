@@ -2,6 +2,7 @@ package gravbus_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -25,7 +26,7 @@ func cutOff(t *testing.T, s *besieged, low bool, want error, act func(r *rogue))
 		t.Errorf("the node says %q, not %q", down.Error, want)
 	}
 	bye := r.ended()
-	if bye == nil && want == handshake.ErrTooLarge {
+	if bye == nil && errors.Is(want, handshake.ErrTooLarge) {
 		bye = &wire.Bye{Code: wire.CodeTooLarge, Reason: "not heard, as the node did not read on"}
 	}
 	if code, _ := handshake.CodeOf(want); bye == nil || bye.Code != code || bye.Reason == "" {

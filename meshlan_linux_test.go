@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/discovery"
 	"github.com/gravbus/gravbus/discovery/mdns"
 	"github.com/gravbus/gravbus/internal/netlab"
@@ -34,7 +35,9 @@ func lanConfig(name string) procConfig {
 
 // lanMesh starts nodes on hosts of one network, which notice after dead that one of them is silent,
 // and waits until all are connected.
-func lanMesh(t *testing.T, lab *netlab.Lab, lan *netlab.Bridge, dead time.Duration, names ...string) (p *procTest, nodes []*procChild, hosts []*netlab.Host) {
+func lanMesh(
+	t *testing.T, lab *netlab.Lab, lan *netlab.Bridge, dead time.Duration, names ...string,
+) (p *procTest, nodes []*procChild, hosts []*netlab.Host) {
 	t.Helper()
 	p = &procTest{t: t}
 	for range names {
@@ -101,6 +104,11 @@ func (n *procChild) conns(want int) []string {
 			n.test.t.Fatalf("%s has the connections %v, want %d", n.Name, all, want)
 		}
 	}
+}
+
+// lanPretender is a host that is announced as a node, by the service if it is not empty.
+func lanPretender(name, uuid, service string) procConfig {
+	return procConfig{Name: name, Addr: fmt.Sprintf(":%d", lanPort), Pretend: uuid, Service: service, Mesh: gravbus.DefaultMesh}
 }
 
 // pretend announces that the node with the UUID Pretend is here. Who dials gets no answer, and is
@@ -267,7 +275,11 @@ func TestLANInterface(t *testing.T) {
 		down, up func(h *netlab.Host, lan *netlab.Bridge)
 	}{
 		{"down and up", (*netlab.Host).LinkDown, (*netlab.Host).LinkUp},
-		{"recreated", func(h *netlab.Host, lan *netlab.Bridge) { h.Recreate(lan); lan.Unplug(h) }, func(h *netlab.Host, lan *netlab.Bridge) { lan.Plug(h) }},
+		{
+			"recreated",
+			func(h *netlab.Host, lan *netlab.Bridge) { h.Recreate(lan); lan.Unplug(h) },
+			func(h *netlab.Host, lan *netlab.Bridge) { lan.Plug(h) },
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			lab := netlab.New(t)
@@ -392,8 +404,8 @@ func TestLANStrangers(t *testing.T) {
 	}
 
 	// What is announced as another service is dialled by nobody; who lies about where a node is, is.
-	printer := p.start(lab.Host(lan), procConfig{Name: "printer", Addr: fmt.Sprintf(":%d", lanPort), Pretend: "00000000-0000-4000-8000-000000000001", Service: "_ipp._tcp"})
-	liar := p.start(lab.Host(lan), procConfig{Name: "liar", Addr: fmt.Sprintf(":%d", lanPort), Pretend: "00000000-0000-4000-8000-000000000002", Mesh: "gravbus"})
+	printer := p.start(lab.Host(lan), lanPretender("printer", "00000000-0000-4000-8000-000000000001", "_ipp._tcp"))
+	liar := p.start(lab.Host(lan), lanPretender("liar", "00000000-0000-4000-8000-000000000002", ""))
 	late := p.start(lab.Host(lan), lanConfig("late"))
 	liar.next("dialled", func(l procLine) bool { return l.Is == "dialled" })
 	ours = append(ours, late)

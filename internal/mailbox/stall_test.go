@@ -200,3 +200,23 @@ func TestQuietAndClose(t *testing.T) {
 		}
 	})
 }
+
+// A reader whose drainer has not begun yet, and that sends, has the whole of its limit as well.
+func TestStallCountsFromTheWaitForOneThatSends(t *testing.T) {
+	scenario(t, func(t *testing.T, g *graph) {
+		l := g.NewLane(2)
+		r := on(l, 1, stalling(2))
+		put(l, 0, 1)
+		s, own := newWorker(t), newWorker(t)
+		start := time.Now()
+		sent := s.start(func() {
+			o := send(context.Background(), l, item{Val: 2, From: outsider}, nil, mailbox.Normal)
+			if waited := time.Since(start); waited != time.Second || len(o.Stalled) != 1 {
+				t.Errorf("after %v: %+v, want the reader to have stalled after 1s", waited, o)
+			}
+		})
+		time.Sleep(100 * time.Millisecond)
+		own.do(func() { send(context.Background(), l, item{Val: 3, From: 1}, &r.Reader, mailbox.Normal) })
+		<-sent
+	})
+}

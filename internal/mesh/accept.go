@@ -265,12 +265,17 @@ func (n *Node[T]) welcome(c transport.Conn, m *machine[T]) (*Link[T], error) {
 func (l *Link[T]) decide(began uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.deciding || l.attached > began {
+	if l.deciding && time.Since(l.decidedAt) < firstWord || l.attached > began {
 		return cut(wire.CodeReplaced, "another connection is being made")
 	}
 	l.deciding = true
+	l.decidedAt = time.Now()
 	return nil
 }
+
+// firstWord is how long the choice of a connection keeps out others before the peer has spoken on
+// it, which it does at once. If it dials again later, it has lost that one.
+const firstWord = time.Second
 
 func (l *Link[T]) undecide() {
 	l.mu.Lock()

@@ -190,10 +190,15 @@ func (n *Node[T]) dial(ctx context.Context, expect wire.ID, endpoint string) (*L
 				err = outer.Err()
 			}
 		}
-		if errors.Is(err, handshake.ErrNodeUUIDMismatch) {
-			n.tryEndpoint(endpoint) // somebody else is there
+		if errors.Is(err, handshake.ErrNodeUUIDMismatch) || errors.Is(err, handshake.ErrSelf) { // somebody else is there
+			n.tryEndpoint(endpoint)
 			if l := n.Find(expect); l != nil {
 				l.notAt(endpoint)
+			}
+			for _, l := range n.Links() { // who came there when the link to the one before still had a connection
+				if l.State() >= Connected {
+					n.supersede(l, l.Peer())
+				}
 			}
 		}
 		return nil, err

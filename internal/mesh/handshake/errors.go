@@ -122,7 +122,7 @@ func Remote(f *wire.Refuse) *Error {
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Remote {
-		b.WriteString("refused by the other side: ")
+		b.WriteString("the other side says: ")
 	}
 	if s := sentinel(e.Code); s != nil {
 		b.WriteString(s.Error())
