@@ -167,7 +167,6 @@ func faultSized(full, small int) int {
 type faultChaos struct {
 	nodes  []*faultHost
 	rand   *rand.Rand
-	made   chan struct{} // holds one: there was a new connection
 	struck map[*faultConn]bool
 	halves []*faultConn // whose one side has not seen the end
 }

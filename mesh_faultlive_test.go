@@ -193,7 +193,7 @@ func TestFaultStalledPeer(t *testing.T) {
 // heartbeats wait for them.
 func TestFaultLargeMessages(t *testing.T) {
 	const size, deadAfter = gravbus.DefaultMaxMessageSize, time.Second
-	count := faultSized(100, 10)
+	count := faultSized(40, 10)
 	nodes := newFaultMesh(t, 2, gravbus.UseDeadAfter(deadAfter), gravbus.UseLinkStallLimit(time.Minute), gravbus.UseReplay(0))
 	var all sync.WaitGroup
 	var gots []*recorder
@@ -269,6 +269,7 @@ func TestFaultSlow(t *testing.T) {
 					m := gravbus.NewMsg("fault.slow", make([]byte, c.size))
 					if p.Send(m) == nil {
 						t.Error("not sent")
+						return
 					}
 					ids = append(ids, m.UUID())
 				}

@@ -2,6 +2,7 @@ package gravbus_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -152,7 +153,7 @@ func (c *faultConn) copy(d *faultPipe, to, from *net.TCPConn) {
 			}
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			to.CloseWrite()
 			return
 		case err != nil || failed != nil:

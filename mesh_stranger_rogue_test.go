@@ -1,6 +1,7 @@
 package gravbus_test
 
 import (
+	"bytes"
 	"crypto/rand"
 	"slices"
 	"sync"
@@ -48,10 +49,11 @@ func newRogue(t testing.TB, low bool) *rogue {
 		MaxMessage: 1 << 20, WindowCount: 1 << 20, WindowCost: 1 << 30,
 	}
 	rand.Read(r.hello.Node[:])
-	r.hello.Node[0] = 0xff
+	first := byte(0xff)
 	if low {
-		r.hello.Node[0] = 0
+		first = 0
 	}
+	copy(r.hello.Node[:], bytes.Repeat([]byte{first}, 8)) // that of a node is random
 	return r
 }
 

@@ -378,11 +378,21 @@ func (q *Queue[T]) purge() int {
 // keptSlots is how long a ring may be that is kept while q is empty.
 const keptSlots = 1024
 
+// Trim lets go of memory that an empty mailbox holds. Mailboxes without a MaxCost do so themselves
+// whenever they are empty.
+func (r *Reader[T]) Trim() {
+	l := r.lock()
+	defer l.mu.Unlock()
+	if q := r.q; q != nil && q.holds.count == 0 && r.active == 0 && len(q.slots) > keptSlots {
+		q.slots, q.costs = nil, nil
+	}
+}
+
 // caughtUp is called when q is empty and a drainer about to end.
 func (q *Queue[T]) caughtUp() {
 	q.lagging = false
-	if len(q.slots) > keptSlots {
-		q.slots, q.costs = nil, nil
+	if len(q.slots) > keptSlots && !q.costed() { // one with a cost is used in bursts: its owner calls Trim
+		q.slots = nil
 	}
 	if q.detached {
 		r := q.members[0]

@@ -19,8 +19,8 @@ func (l *Link[T]) leave(in *Inbound[T]) error {
 		l.mu.Unlock()
 		return cut(wire.CodeTooMuch, "more than the window of %d items and %d bytes is under way", n.cfg.WindowCount, n.cfg.WindowCost)
 	}
-	if l.inbox == nil {
-		l.inbox, l.spare = l.spare, nil
+	if n := len(l.spare); l.inbox == nil && n > 0 {
+		l.inbox, l.spare = l.spare[n-1], l.spare[:n-1]
 	}
 	l.inbox = append(l.inbox, *in)
 	l.inCost += in.cost
@@ -74,7 +74,9 @@ func (l *Link[T]) empty() {
 		}
 		note(len(items))
 		l.mu.Lock()
-		l.spare = items[:0]
+		if len(l.spare) < 2 { // one is filled while the other is emptied
+			l.spare = append(l.spare, items[:0])
+		}
 		l.mu.Unlock()
 	}
 }

@@ -91,12 +91,12 @@ type Link[T any] struct {
 	delivered uint64
 	fresh     bool // the first batch says where the stream begins
 	inbox     []Inbound[T]
-	spare     []Inbound[T] // empty, kept for its memory
-	inCount   uint64       // items in inbox or being delivered from there
-	inCost    uint64       // their cost
-	ackSaid   uint64       // what the peer was told last of delivered
-	ackCost   uint64       // of what was delivered since
-	ackArmed  bool         // ackTimer is running
+	spare     [][]Inbound[T] // empty ones, kept for their memory
+	inCount   uint64         // items in inbox or being delivered from there
+	inCost    uint64         // their cost
+	ackSaid   uint64         // what the peer was told last of delivered
+	ackCost   uint64         // of what was delivered since
+	ackArmed  bool           // ackTimer is running
 	ackTimer  *time.Timer
 
 	control  control
@@ -530,20 +530,15 @@ func (r *ring[T]) push(it outItem[T]) {
 	*r.at(r.n - 1) = it
 }
 
-// pop takes the oldest, and lets go of memory that an idle link does not need.
+// pop takes the oldest.
 func (r *ring[T]) pop() (cost uint64) {
 	s := r.at(0)
 	cost = s.cost
 	*s = outItem[T]{}
 	r.first++
 	r.n--
-	if r.n == 0 && len(r.slots) > maxIdleSlots {
-		r.slots = nil
-	}
 	return cost
 }
-
-const maxIdleSlots = 1024
 
 func (r *ring[T]) all() []outItem[T] {
 	all := make([]outItem[T], r.n)

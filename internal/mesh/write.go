@@ -31,9 +31,7 @@ func (c *conn[T]) write() error {
 			case <-l.wake:
 			case <-timer.C:
 				c.buf = nil // an idle link needs no buffers
-				l.mu.Lock()
-				l.spare = nil
-				l.mu.Unlock()
+				l.trim()
 			case <-c.stop:
 				return nil
 			}
@@ -51,6 +49,20 @@ func (c *conn[T]) write() error {
 		if cap(c.buf) > maxIdleBuffer {
 			c.buf = nil
 		}
+	}
+}
+
+// trim lets go of memory that an idle link does not need.
+func (l *Link[T]) trim() {
+	l.mu.Lock()
+	l.spare = nil
+	if l.out.n == 0 {
+		l.out = ring[T]{}
+	}
+	r := l.reader
+	l.mu.Unlock()
+	if r != nil {
+		r.Trim()
 	}
 }
 
