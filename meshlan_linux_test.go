@@ -72,6 +72,45 @@ func TestLANPartition(t *testing.T) {
 	p.end()
 }
 
+// A partition that lasts longer than a peer may be away heals too. What was sent to the other half is
+// lost then, and both sides say so.
+func TestLANLongPartition(t *testing.T) {
+	lab := netlab.New(t)
+	lan := lab.Bridge()
+	p := &procTest{t: t}
+	ha, hb := lab.Host(lan), lab.Host(lan)
+	c := lanConfig("a")
+	c.DeadAfter, c.ResumeFor = time.Second, time.Second
+	a := p.start(ha, c)
+	c.Name = "b"
+	b := p.start(hb, c)
+	procTogether(a, b)
+	a.sends(200)
+	procOnce([]*procChild{a}, []*procChild{b})
+	a.acknowledged(b)
+	lan.Partition(ha)
+	a.event("down", b)
+	b.event("down", a)
+	a.sends(500)
+	a.event("lost", b)
+	b.event("lost", a)
+	if gap := a.event("gap", b); gap.N != 500 || gap.Incoming {
+		t.Errorf("a says %+v, want 500 messages to b", gap)
+	}
+	lan.Heal()
+	procTogether(a, b)
+	if gap := b.event("gap", a); gap.N != 500 || !gap.Incoming {
+		t.Errorf("b says %+v, want 500 messages from a", gap)
+	}
+	a.sends(200)
+	b.order(procCommand{Do: "await", From: a.Number, N: a.sent - 1})
+	b.answer("got")
+	if tally := b.ask(procCommand{Do: "report"}).Tallies[a.Number]; tally != (procTally{Got: 400}) {
+		t.Errorf("b has %+v, want what was sent before and after", tally)
+	}
+	p.end()
+}
+
 func TestLANTwoNetworks(t *testing.T) {
 	t.Run("a host between", func(t *testing.T) {
 		lab := netlab.New(t)

@@ -84,6 +84,7 @@ type Link[T any] struct {
 	pendingCost uint64
 	pending     []outItem[T] // to be sent when there is room, before what the reader has
 	idle        bool         // there was nothing to send, and nothing to be acknowledged, when the writer last looked
+	starved     bool         // the writer waits for the window to open
 	missed      Gap          // what was lost when the link was given up, and the peer has not been told
 
 	inStream  uint64 // of the items that are received; 0 for none yet

@@ -240,7 +240,10 @@ func (l *Link[T]) acknowledged(seq uint64) error {
 		l.cost -= l.out.pop()
 		l.acked++
 	}
-	l.signal()
+	if l.starved || l.control.bye || l.node.leaving.Load() {
+		l.starved = false
+		l.signal()
+	}
 	if l.reader != nil && l.reader.Watched() != 0 {
 		l.reader.Progress() // senders that wait are to see that the peer goes on, however slowly
 	}

@@ -16,20 +16,26 @@ func (c *conn[T]) write() error {
 	every := n.cfg.DeadAfter / 3
 	timer := time.NewTimer(every)
 	defer timer.Stop()
-	for { // the first packet has a ping: so the round trip is known early
+	armed := true // timer runs until the next ping is due
+	for {         // the first packet has a ping: so the round trip is known early
 		c.buf = c.buf[:0]
 		now := time.Now()
 		if now.Sub(c.pinged) >= every {
 			c.pinged = now
+			armed = false
 			c.buf = wire.AppendPing(c.buf, uint64(n.sinceStart()))
 		}
 		c.appendControl()
 		c.appendStream()
 		if len(c.buf) == 0 {
-			timer.Reset(every - now.Sub(c.pinged))
+			if !armed {
+				timer.Reset(every - now.Sub(c.pinged))
+				armed = true
+			}
 			select {
 			case <-l.wake:
 			case <-timer.C:
+				armed = false
 				c.buf = nil // an idle link needs no buffers
 				l.trim()
 			case <-c.stop:
@@ -155,7 +161,13 @@ func (c *conn[T]) appendStream() {
 		c.scratch = append(c.scratch, *l.out.at(int(seq - l.acked - 1)))
 	}
 	room := c.roomLocked()
+	acked := l.acked
 	l.mu.Unlock()
+	defer func() {
+		if room.denied {
+			l.starve(acked)
+		}
+	}()
 
 	again := len(c.scratch)
 	open := false
@@ -218,6 +230,7 @@ func (c *conn[T]) appendStream() {
 type room struct {
 	count, cost uint64
 	any         bool // nothing is under way: one item is allowed, whatever its cost
+	denied      bool // something had to wait
 }
 
 func (c *conn[T]) roomLocked() (r room) {
@@ -239,13 +252,30 @@ func (r *room) take(cost uint64) bool {
 		r.cost -= min(r.cost, cost)
 		return true
 	}
+	r.denied = true
 	return false
+}
+
+// starve makes the next acknowledgement wake the writer, unless there has been one since the window
+// was looked at.
+func (l *Link[T]) starve(acked uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.acked == acked {
+		l.starved = true
+	} else {
+		l.signal()
+	}
 }
 
 // next returns the next new item, if the window has room for it.
 func (c *conn[T]) next(r *room) (outItem[T], bool) {
 	l := c.link
-	if len(l.inject) == 0 && len(l.hand) == 0 && r.count > 0 {
+	if len(l.inject) == 0 && len(l.hand) == 0 {
+		if r.count == 0 && !r.any {
+			r.denied = true
+			return outItem[T]{}, false
+		}
 		c.fetch()
 	}
 	if len(l.inject) > 0 {
