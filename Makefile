@@ -110,6 +110,7 @@ examples: ## Run every example and compare with its output.txt
 .PHONY: demo
 demo: ## Run the command's demonstration, as README shows it
 	go run ./cmd/gravbus demo
+	go run ./cmd/gravbus demo local
 
 ##@ Checks
 

@@ -32,6 +32,18 @@ func TestLANMesh(t *testing.T) {
 }
 
 func TestLANPartition(t *testing.T) {
+	t.Run("for less than ResumeFor", func(t *testing.T) {
+		t.Parallel()
+		lanPartition(t)
+	})
+	t.Run("for more than ResumeFor", func(t *testing.T) {
+		t.Parallel()
+		lanLongPartition(t)
+	})
+}
+
+// lanPartition parts two of five hosts from the others.
+func lanPartition(t *testing.T) {
 	lab := netlab.New(t)
 	lan := lab.Bridge()
 	p, nodes, hosts := lanMesh(t, lab, lan, time.Second, "a", "b", "c", "d", "e")
@@ -72,9 +84,9 @@ func TestLANPartition(t *testing.T) {
 	p.end()
 }
 
-// A partition that lasts longer than a peer may be away heals too. What was sent to the other half is
-// lost then, and both sides say so.
-func TestLANLongPartition(t *testing.T) {
+// lanLongPartition parts two hosts for longer than a peer may be away. That heals too, but what was
+// sent is lost, and both sides say so.
+func lanLongPartition(t *testing.T) {
 	lab := netlab.New(t)
 	lan := lab.Bridge()
 	p := &procTest{t: t}
@@ -113,6 +125,7 @@ func TestLANLongPartition(t *testing.T) {
 
 func TestLANTwoNetworks(t *testing.T) {
 	t.Run("a host between", func(t *testing.T) {
+		t.Parallel()
 		lab := netlab.New(t)
 		left, right := lab.Bridge(), lab.Bridge()
 		p := &procTest{t: t}
@@ -137,6 +150,7 @@ func TestLANTwoNetworks(t *testing.T) {
 		p.end()
 	})
 	t.Run("two ways", func(t *testing.T) {
+		t.Parallel()
 		lab := netlab.New(t)
 		nets := []*netlab.Bridge{lab.Bridge(), lab.Bridge()}
 		p := &procTest{t: t}
@@ -192,6 +206,7 @@ func TestLANInterface(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			lab := netlab.New(t)
 			lan := lab.Bridge()
 			p, nodes, hosts := lanMesh(t, lab, lan, time.Second, "a", "b")

@@ -44,6 +44,7 @@ func TestProcKilled(t *testing.T) {
 
 func TestProcStopped(t *testing.T) {
 	t.Run("for less than DeadAfter", func(t *testing.T) {
+		t.Parallel()
 		if testing.Short() {
 			t.Skip("it takes time that passes")
 		}
@@ -66,6 +67,7 @@ func TestProcStopped(t *testing.T) {
 		p.end()
 	})
 	t.Run("for more than DeadAfter", func(t *testing.T) {
+		t.Parallel()
 		p, n := procMesh(t, procConfig{DeadAfter: time.Second}, "a", "b", "c")
 		a, b, c := n[0], n[1], n[2]
 		for _, k := range n {
