@@ -350,6 +350,7 @@ func TestDocsConstants(t *testing.T) {
 		"DefaultMaxRetries":     gravbus.DefaultMaxRetries,
 		"MaxReplies":            gravbus.MaxReplies,
 		"MaxParkedReplies":      gravbus.MaxParkedReplies,
+		"MaxParkedBytes":        gravbus.MaxParkedBytes,
 		"MaxUnclaimed":          gravbus.MaxUnclaimed,
 		"DefaultReplay":         gravbus.DefaultReplay,
 		"DefaultReplayBytes":    gravbus.DefaultReplayBytes,

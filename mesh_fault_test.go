@@ -230,6 +230,17 @@ func (x *faultChaos) strike(c *faultConn) {
 	}
 }
 
+// faultCuts returns how many connections of links have ended.
+func faultCuts(nodes []*faultHost) int {
+	cuts := uint64(0)
+	for _, n := range nodes {
+		for _, p := range n.Stats().Peers {
+			cuts += p.Cuts
+		}
+	}
+	return int(cuts / 2) // both sides count
+}
+
 // A faultGate lets senders go on step by step.
 type faultGate struct {
 	mu   sync.Mutex
@@ -277,12 +288,12 @@ func TestFaultCuts(t *testing.T) {
 
 			each := c.messages / c.nodes
 			total := int64(each) * int64(c.nodes) * int64(c.nodes-1)
-			// Between two blows so many messages come, and senders are at most three blows ahead: what
+			// Between two cuts so many messages come, and senders are at most three cuts ahead: what
 			// is under way then is never all that there is.
-			blows := c.cuts * 3 / 2
-			step, gate := total/int64(blows+1), newFaultGate(3)
+			steps := c.cuts + 3
+			step, gate := total/int64(steps+1), newFaultGate(3)
 			var delivered atomic.Int64
-			ticks := make(chan struct{}, 2*blows)
+			ticks := make(chan struct{}, 2*steps)
 			tick := func() {
 				if delivered.Add(1)%step == 0 {
 					ticks <- struct{}{}
@@ -303,8 +314,8 @@ func TestFaultCuts(t *testing.T) {
 			for i, p := range pods {
 				running.Go(func() { // until all is sent
 					for k := range each {
-						if k%(each/blows) == 0 {
-							gate.pass(k / (each / blows))
+						if k%(each/steps) == 0 {
+							gate.pass(k / (each / steps))
 						}
 						if p.Send(nth("fault.run", i, k)) == nil {
 							t.Errorf("node %d could not send message %d", i, k)
@@ -321,17 +332,20 @@ func TestFaultCuts(t *testing.T) {
 				}
 			})
 			x := newFaultChaos(nodes, seed)
-			heap, due := uint64(0), 0
+			heap, due, cuts := uint64(0), 0, 0
+			var last time.Time                             // that a connection was struck: it may take a moment to end
 			again := time.NewTicker(10 * time.Millisecond) // there may be a connection now
 			defer again.Stop()
 			for watchdog, on := time.After(4*time.Minute), true; on; {
-				for ; due > 0; due-- {
-					c := x.pick()
-					if c == nil {
-						break
-					}
-					x.strike(c)
+				for now := faultCuts(nodes); cuts < now; cuts++ {
 					gate.more()
+					last = time.Time{}
+				}
+				if cuts < due && time.Since(last) > 100*time.Millisecond {
+					if c := x.pick(); c != nil {
+						x.strike(c)
+						last = time.Now()
+					}
 				}
 				select {
 				case <-again.C:
@@ -362,10 +376,10 @@ func TestFaultCuts(t *testing.T) {
 			for _, c := range x.halves {
 				c.resume()
 			}
-			cuts, resent := uint64(0), uint64(0)
+			cuts = faultCuts(nodes)
+			resent := uint64(0)
 			for _, n := range nodes {
 				for _, p := range n.Stats().Peers {
-					cuts += p.Cuts
 					resent += p.Resent
 					if p.Gaps != 0 || p.Lost != 0 {
 						t.Errorf("%s and %s: %d gaps, %d lost", n.name, p.Name, p.Gaps, p.Lost)
@@ -376,9 +390,8 @@ func TestFaultCuts(t *testing.T) {
 				must(t, n.Shutdown(meshCtx(t, patience)))
 				tallies[i].check(t)
 			}
-			cuts /= 2 // both sides count
 			t.Logf("%d deliveries, %d cuts, %d sent again, in %v; heap of %d MB before, at most %d MB", total, cuts, resent, took, before.HeapAlloc>>20, heap>>20)
-			if int(cuts) < c.cuts {
+			if cuts < c.cuts {
 				t.Errorf("only %d cuts", cuts)
 			}
 			// What waits and what is under way counts with 144 bytes and its data, and the collector

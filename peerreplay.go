@@ -291,6 +291,11 @@ func (r *replaying) begin(from *peer, items []*message, upTo uint64) {
 // What is in both ties them together; between, where one has what the other has not (as it was
 // lost, or is too old, or of a type that is not replayed), the times of the messages decide.
 func (a *asking) merge() []*message {
+	held := make(map[*message]bool, len(a.held))
+	for _, m := range a.held {
+		held[m] = true
+	}
+	a.local = slices.DeleteFunc(a.local, func(m *message) bool { return held[m] }) // it came while the pod began to listen
 	came := slices.Concat(a.local, a.held)
 	here := make(map[uuid.UUID]int, len(came)) // how often it is still to come in came
 	for _, m := range came {
