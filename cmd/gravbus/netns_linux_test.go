@@ -20,9 +20,11 @@ func alone(t *testing.T, script string) string {
 	}
 	c := exec.Command("timeout", "50", "unshare", "-Urn", "sh", "-c", "ip link set lo up\n"+script, self)
 	c.Env = append(os.Environ(), asCommand+"=1")
-	out, err := c.CombinedOutput()
+	var told strings.Builder
+	c.Stderr = &told
+	out, err := c.Output()
 	if err != nil {
-		t.Fatalf("%v:\n%s", err, out)
+		t.Fatalf("%v:\n%s%s", err, told.String(), out)
 	}
 	return string(out)
 }
