@@ -255,9 +255,9 @@ func TestMaliciousReplayAnswers(t *testing.T) {
 			})
 			before := heapNow()
 			data := []byte(strings.Repeat("x", tt.size))
-			packets, most := 100, int64(5<<20) // a map of 100,000 IDs has more
+			packets, most, limit := 100, int64(5<<20), uint64(4096) // a map of 100,000 IDs has more
 			if tt.size > 0 {
-				packets, most = 120, 80<<20 // of 120 MB
+				packets, most, limit = 120, 80<<20, 40 // of 120 MB; the window is one of bytes too
 			}
 			for range packets {
 				ok := r.items(max(1000-tt.size, 20), func(w *wire.BatchWriter, b []byte) []byte {
@@ -266,7 +266,7 @@ func TestMaliciousReplayAnswers(t *testing.T) {
 				if !ok {
 					t.Fatalf("it was cut: %+v", r.ended())
 				}
-				r.paced()
+				r.paced(limit)
 			}
 			r.ping()
 			if more := heapNow() - before; more > most {

@@ -217,13 +217,13 @@ func (r *rogue) ping() {
 	})
 }
 
-// paced waits until a window is not full.
-func (r *rogue) paced() {
+// paced waits until fewer than so many items are under way.
+func (r *rogue) paced(limit uint64) {
 	r.t.Helper()
 	eventually(r.t, "an acknowledgement", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.seq-r.acked < 4096 || r.err != nil
+		return r.seq-r.acked < limit || r.err != nil
 	})
 }
 

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/discovery/static"
@@ -15,7 +18,12 @@ import (
 // meshNode starts a node on a loopback websocket that knows the seeds.
 func meshNode(t testing.TB, seeds []string, opts ...gravbus.Option) *gravbus.Bus {
 	t.Helper()
-	opts = append([]gravbus.Option{gravbus.UseTransport(websocket.New(websocket.Config{Addr: "127.0.0.1:0"}))}, opts...)
+	silent := logrus.New()
+	silent.SetOutput(io.Discard)
+	opts = append([]gravbus.Option{
+		gravbus.UseTransport(websocket.New(websocket.Config{Addr: "127.0.0.1:0"})),
+		gravbus.UseLogger(silent),
+	}, opts...)
 	if len(seeds) > 0 {
 		opts = append(opts, gravbus.UseDiscovery(static.New(seeds...)))
 	}

@@ -46,7 +46,7 @@ func (l *Link[T]) empty() {
 			return
 		}
 		l.mu.Unlock()
-		noted := 0 // of items: those before it have left the inbox
+		noted, cost := 0, uint64(0) // of items: those before it have left the inbox; what those after it count
 		note := func(to int) {
 			l.mu.Lock()
 			for ; noted < to; noted++ {
@@ -59,6 +59,7 @@ func (l *Link[T]) empty() {
 				*in = Inbound[T]{}
 			}
 			l.mu.Unlock()
+			cost = 0
 		}
 		for i := range items {
 			if l.node.ctx.Err() != nil {
@@ -67,7 +68,7 @@ func (l *Link[T]) empty() {
 			if !l.deliver(&items[i], false) {
 				note(i) // the peer is to know before this one waits
 				l.deliver(&items[i], true)
-			} else if i-noted < noteEvery {
+			} else if cost += items[i].cost; i-noted < noteEvery && cost < l.node.cfg.WindowCost/noteEvery {
 				continue
 			}
 			note(i + 1)
@@ -81,7 +82,8 @@ func (l *Link[T]) empty() {
 	}
 }
 
-// noteEvery is after how many items that did not have to wait the peer is let know.
+// noteEvery is after how many items that did not have to wait, or after which part of the window, the
+// peer is let know.
 const noteEvery = 64
 
 // deliver hands an item to the host.
