@@ -10,6 +10,7 @@ MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
 
 GOTESTFLAGS ?=
+RUN         ?= .
 BENCH       ?= .
 FUZZTIME    ?= 5s
 
@@ -43,8 +44,8 @@ help: ## List the targets
 		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## Test every module (flags: GOTESTFLAGS)
-	go test $(GOTESTFLAGS) work
+test: ## Test every module (flags: GOTESTFLAGS, RUN=regexp)
+	go test -run '$(RUN)' $(GOTESTFLAGS) work
 
 .PHONY: check
 check: $(CHECKS) ## Everything that needs no test run
@@ -67,8 +68,8 @@ race: ## Test every module under the race detector, in random order
 
 .PHONY: stress
 stress: COUNT ?= 10
-stress: ## Repeat root and internal tests under -race on 1, 2 and 4 CPUs (COUNT=10)
-	go test -race -cpu 1,2,4 -count=$(COUNT) $(GOTESTFLAGS) . ./internal/...
+stress: ## Repeat root and internal tests under -race on 1, 2 and 4 CPUs (COUNT=10, RUN=regexp)
+	go test -race -cpu 1,2,4 -count=$(COUNT) -run '$(RUN)' $(GOTESTFLAGS) . ./internal/...
 
 .PHONY: bench-smoke
 bench-smoke: ## Run every benchmark a little, to see that it still works

@@ -269,6 +269,7 @@ func (l *Link[T]) decide(began uint64) error {
 		return cut(wire.CodeReplaced, "another connection is being made")
 	}
 	l.deciding = true
+	l.choice++
 	l.decidedAt = time.Now()
 	return nil
 }

@@ -53,6 +53,7 @@ func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
 		l.mu.Unlock()
 		return err
 	}
+	c.choice = l.choice
 	l.peer, l.conn, l.dialled = peer, c, c.dialled
 	l.left, l.drained = false, false
 	l.attached = n.attached.Add(1)
@@ -149,7 +150,7 @@ const maxEndpoints = 32
 func (l *Link[T]) detached(c *conn[T]) {
 	n := l.node
 	l.mu.Lock()
-	if !c.spoken.Load() {
+	if c.choice == l.choice {
 		l.deciding = false // it was this one that was chosen
 	}
 	wasReady := l.state == Ready

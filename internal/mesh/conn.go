@@ -20,6 +20,7 @@ type conn[T any] struct {
 	c       transport.Conn
 	peer    *Peer
 	dialled bool
+	choice  uint64 // Link.choice when it was attached
 
 	stop   chan struct{} // closed by fail
 	done   chan struct{} // closed when both goroutines have ended and the link knows

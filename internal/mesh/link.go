@@ -64,6 +64,7 @@ type Link[T any] struct {
 	conn      *conn[T]           // nil unless Connected or Ready
 	deciding  bool               // a connection has been chosen, and the peer has not spoken on it yet
 	decidedAt time.Time          // when deciding was set
+	choice    uint64             // how often a connection was chosen
 	left      bool               // the peer has said goodbye: when the connection ends, so does the link
 	drained   bool               // the peer has said that it sends nothing more
 	endpoints []string           // where the peer was seen or says it is, the best first

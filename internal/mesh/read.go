@@ -60,7 +60,9 @@ func (c *conn[T]) confirmed() {
 	c.spoken.Store(true)
 	l := c.link
 	l.mu.Lock()
-	l.deciding = false
+	if c.choice == l.choice {
+		l.deciding = false
+	}
 	l.mu.Unlock()
 }
 
