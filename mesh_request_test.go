@@ -151,8 +151,8 @@ func (m *foreignMsg) Type() string              { return m.typ }
 func (m *foreignMsg) Timestamp() time.Time      { return m.at }
 func (m *foreignMsg) Data() []byte              { return m.data }
 func (m *foreignMsg) UnmarshalData(v any) error { return json.Unmarshal(m.data, v) }
-func (m *foreignMsg) Marshal() ([]byte, error)  { return nil, errors.New("not implemented") }
-func (m *foreignMsg) Unmarshal([]byte) error    { return errors.New("not implemented") }
+func (m *foreignMsg) Marshal() ([]byte, error)  { return nil, errors.New("it has no JSON form") }
+func (m *foreignMsg) Unmarshal([]byte) error    { return errors.New("it has no JSON form") }
 
 // A message arrives as it was sent, all of it.
 func TestMeshRequestMessagesArriveAsTheyWere(t *testing.T) {

@@ -45,9 +45,11 @@ func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
 	if reopen {
 		l.reopenLocked()
 	}
-	err := l.rewindLocked(c, theirs)
+	var err error
 	if l.stream != r.Mine.Stream {
 		err = cut(wire.CodeReplaced, "the link was given up during the handshake")
+	} else {
+		err = l.rewindLocked(c, theirs)
 	}
 	if err != nil {
 		l.mu.Unlock()

@@ -28,32 +28,23 @@ func (l *Link[T]) lose(err error) {
 	l.epoch++
 	l.mu.Unlock()
 
-	var lost []T
-	gap := Gap{}
 	l.ready.Store(false)
 	rem := r.Remove()
-	for _, it := range unacked {
-		lost = it.lostTo(lost, &gap, l.node.host)
+	gap, h := Gap{}, l.node.host
+	for _, it := range unacked { // in the order in which they would have come
+		gap.add(it.lost(h))
 	}
 	for _, it := range append(l.inject, pending...) {
-		lost = it.lostTo(lost, &gap, l.node.host)
+		gap.add(it.lost(h))
 	}
 	for _, it := range append(l.hand, l.aside...) {
-		if _, gone := l.node.host.Cost(it.Val); gone == 0 {
-			lost = append(lost, it.Val)
-		}
+		gap.add(lostMessage(h, it.Val))
 	}
 	if rem.Lag.Count > 0 {
-		gap.add(Gap{rem.Lag.Count, l.node.host.UUID(rem.Lag.From), l.node.host.UUID(rem.Lag.To)})
+		gap.add(Gap{rem.Lag.Count, h.UUID(rem.Lag.From), h.UUID(rem.Lag.To)})
 	}
 	for _, it := range rem.Discarded {
-		if _, gone := l.node.host.Cost(it.Val); gone == 0 {
-			lost = append(lost, it.Val)
-		}
-	}
-	if len(lost) > 0 {
-		more := Gap{uint64(len(lost)), l.node.host.UUID(lost[0]), l.node.host.UUID(lost[len(lost)-1])}
-		gap.add(more)
+		gap.add(lostMessage(h, it.Val))
 	}
 	l.answers, l.aside, l.claimed = nil, nil, 0
 	l.hand, l.inject, l.covers, l.coverTop, l.coverSize = nil, nil, nil, 0, 0
@@ -83,15 +74,25 @@ func (l *Link[T]) lose(err error) {
 	}
 }
 
-// lostTo adds to what is lost: a message to lost, a gap to gap.
-func (o *outItem[T]) lostTo(lost []T, gap *Gap, h Host[T]) []T {
+// lost returns what is lost with an item. What was replayed was not sent to the peer in the first
+// place.
+func (o *outItem[T]) lost(h Host[T]) (g Gap) {
 	switch {
 	case o.extra == nil || o.extra.tag == wire.TagMessage && o.extra.replay == 0:
-		return append(lost, o.val)
+		return lostMessage(h, o.val)
 	case o.extra.tag == wire.TagGap:
-		gap.add(o.extra.gap)
+		return o.extra.gap
 	}
-	return lost
+	return g
+}
+
+// lostMessage returns what is lost with v: itself, unless it is no message.
+func lostMessage[T any](h Host[T], v T) (g Gap) {
+	if _, gone := h.Cost(v); gone != 0 {
+		return g
+	}
+	id := h.UUID(v)
+	return Gap{1, id, id}
 }
 
 func (g *Gap) add(more Gap) {
