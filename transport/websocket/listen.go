@@ -32,6 +32,8 @@ type listener struct {
 	served chan struct{} // closed when the server has ended
 	err    error         // why, if not by Close. Set before served is closed
 
+	conns sync.WaitGroup // connections that the server serves. Added to by Serve only, so not after served
+
 	mu       sync.Mutex // guards closed, and requests against Wait
 	closed   bool
 	requests sync.WaitGroup // those that may still become connections
@@ -152,11 +154,15 @@ func (t *Transport) mount(ctx context.Context, l *listener) error {
 func (l *listener) track(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
+		l.conns.Add(1)
 		l.pending.add(c)
+	case http.StateHijacked: // and the handler, for which requests waits, has it
+		l.conns.Done()
 	case http.StateClosed:
 		if w := l.pending.find(c); w != nil {
 			l.pending.remove(w)
 		}
+		l.conns.Done()
 	}
 }
 
@@ -253,6 +259,7 @@ func (l *listener) Close() error {
 		l.t.mu.Unlock()
 	}
 	l.pending.close()
+	l.conns.Wait() // net/http lingers for 500 ms over a request it could not read
 	l.requests.Wait()
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -276,6 +277,25 @@ func TestCloseWithStrangers(t *testing.T) {
 	}
 	for _, c := range []net.Conn{idle, half, waits} {
 		isCut(t, c)
+	}
+}
+
+// net/http stays a while with a stranger whose headers are too long, so that the answer is read: no
+// goroutine of that is left after Close.
+func TestCloseWaitsForServer(t *testing.T) {
+	l := listen(t, websocket.New(websocket.Config{Addr: local}))
+	conn := rawDial(t, l)
+	io.WriteString(conn, request(websocket.DefaultPath, "X: "+strings.Repeat("x", 20_000)+"\r\n"))
+	if status, _ := response(t, conn); status != 431 {
+		t.Fatal(status)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	if strings.Contains(string(stacks), "closeWriteAndWait") {
+		t.Errorf("a goroutine of the server is left:\n%s", stacks)
 	}
 }
 
