@@ -79,6 +79,9 @@ type more struct {
 
 const noTime = math.MinInt64
 
+// special reports whether a message has more to it than a type, data and a time.
+func (m *message) special() bool { return m.origin != nil || m.replyTo != uuid.Nil || m.more != nil }
+
 // NewMsg returns a message of the given type with data, which must not be modified from now on. An
 // empty type means MsgTypeDefault. Whether the type is valid is found out when the message is sent.
 func NewMsg(typ string, data []byte) Message { return newMessage(typ, data) }

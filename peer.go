@@ -286,7 +286,6 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 	if rare != nil {
 		groups = rare.Groups
 	}
-	var targets []mailbox.Target[Message]
 	poll := in.Flags&wire.FlagPoll != 0
 	plain := in.Flags&wire.FlagSkip == 0
 	if in.Next == stepNew {
@@ -316,6 +315,20 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 			x.hold(p, m) // once it is in the buffer: it is seen there or held, or both
 		}
 	}
+	if in.Next > len(found.Sinks()) && !poll && in.Flags&wire.FlagAnswer == 0 {
+		return true
+	}
+	return p.deliverOn(in, &it, found, groups, block)
+}
+
+// deliverOn goes on with what deliver could not do in one turn: the lanes from in.Next on, and who
+// waits for an answer.
+func (p *peer) deliverOn(in *mesh.Inbound[Message], it *item, found *route.Found[*lane], groups []string, block bool) bool {
+	x, b := p.mesh, p.mesh.bus
+	m := in.Val.(*message)
+	var targets []mailbox.Target[Message]
+	poll := in.Flags&wire.FlagPoll != 0
+	plain := in.Flags&wire.FlagSkip == 0
 	lanes := found.Sinks()
 	for ; in.Next <= len(lanes); in.Next++ {
 		l := lanes[in.Next-1]
@@ -335,8 +348,8 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 		}
 		if block {
 			o.GoesOn = p.link.GoesOn
-			l.AppendSlow(x.ctx, &it, nil, mailbox.Normal, lanes, &o)
-		} else if !l.TryAppend(&it, nil, lanes, &o) {
+			l.AppendSlow(x.ctx, it, nil, mailbox.Normal, lanes, &o)
+		} else if !l.TryAppend(it, nil, lanes, &o) {
 			return false
 		} else if b.buffer == nil {
 			b.graph.CountSent(-1)
@@ -349,8 +362,8 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 	if in.Flags&wire.FlagAnswer != 0 {
 		if id := replyID(m); id != uuid.Nil {
 			from := p.pod.id
-			if rare != nil && rare.From != 0 {
-				from = p.remote(rare.From)
+			if in.Rare != nil && in.Rare.From != 0 {
+				from = p.remote(in.Rare.From)
 			}
 			b.parked.deliver(b, id, reply{from: from, msg: m})
 		}

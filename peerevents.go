@@ -264,7 +264,7 @@ func (x *meshed) tunnel(p *Pod, capability string, msg Message) (*Receipt, error
 	}
 	x.direct(&it, to, 0, groups, nil, &s)
 	var undelivered *UndeliveredError
-	if err := x.sendTo(context.Background(), p, &it, to, &undelivered); err != nil {
+	if err := x.sendTo(context.Background(), p, &it, to, true, &undelivered); err != nil {
 		return nil, err
 	}
 	if undelivered != nil {

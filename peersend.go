@@ -67,8 +67,70 @@ func (g *remoteGroup) choose(typ string) *peer {
 	return peers[g.turn%len(peers)]
 }
 
-// send puts a message into the lanes of the peers that want it, and of the one that waits for it as
-// an answer. local is the route of pods here: a group that has members there gets it there.
+// straight returns the route of messages of a type to peers, if one that is nothing special may be
+// put into their lanes as it is.
+func (x *meshed) straight(p *Pod, typ string) *route.Found[*peer] {
+	if x.exports != nil || x.quiet.Load() {
+		return nil
+	}
+	found, _ := x.find(p, typ)
+	return found
+}
+
+func (x *meshed) find(p *Pod, typ string) (*route.Found[*peer], error) {
+	found := p.remote.Load()
+	if !x.routes.Knows(found, typ) {
+		var err error
+		if found, err = x.routes.Find(typ); err != nil {
+			return nil, typeError(err)
+		}
+		p.remote.Store(found)
+	}
+	return found, nil
+}
+
+// post puts a message into the lanes of peers for which s has a straight route: while they have room,
+// and not many have to be woken, which are returned. The caller has locked the mutex that all lanes
+// share, and the message is in the buffer.
+func (x *meshed) post(it *item, s *sending) (wake [2]*peer) {
+	if x.grouped.Load() != 0 {
+		s.remote = nil
+		return wake
+	}
+	s.remote = x.routes.Refresh(s.remote)
+	woken := 0
+	for _, to := range s.remote.Sinks() {
+		_, w, ok := to.lane.AppendLocked(it, nil, false)
+		if !ok {
+			break
+		}
+		s.posted++
+		if w != nil {
+			wake[woken] = to
+			if woken++; woken == len(wake) {
+				break
+			}
+		}
+	}
+	return wake
+}
+
+// rouse wakes the links of peers that have got a message by post.
+func (s *sending) rouse(wake *[2]*peer) {
+	if len(s.remote.Sinks()) == 1 {
+		wake[0].link.Speak()
+		return
+	}
+	for _, to := range wake {
+		if to != nil {
+			to.link.Wake()
+		}
+	}
+}
+
+// send puts a message into the lanes of the peers that want it and do not have it by post, and of the
+// one that waits for it as an answer. local is the route of pods here: a group that has members there
+// gets it there.
 //
 // Invariant: as for pods, the message is in the buffer before the routes are loaded.
 func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answer *peer, s *sending, undelivered **UndeliveredError) error {
@@ -79,19 +141,47 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 		return nil
 	}
 	typ := it.Val.Type()
-	found := p.remote.Load()
-	if !x.routes.Knows(found, typ) {
+	found := s.remote
+	if found == nil {
 		var err error
-		if found, err = x.routes.Find(typ); err != nil {
-			return typeError(err)
+		if found, err = x.find(p, typ); err != nil {
+			return err
 		}
-		p.remote.Store(found)
 	}
 	peers := found.Sinks()
 	groups := x.groupsFor(typ)
 	if len(peers) == 0 && len(groups) == 0 && answer == nil && !s.answerAll || x.exports != nil && !x.exports.Match(typ) {
 		return nil
 	}
+	if len(groups) > 0 || s.answerAll || answer != nil && len(peers) > 0 {
+		return x.sendSome(ctx, p, it, local, peers, groups, answer, s, undelivered)
+	}
+	if s.track {
+		answers, _ := x.answers.Lookup(typ)
+		s.peers = append(s.peers, answers...)
+	}
+	if answer != nil {
+		one := *it
+		x.direct(&one, answer, wire.FlagSkip, nil, answer, s)
+		return x.sendTo(ctx, p, &one, answer, true, undelivered)
+	}
+	_, ours := it.Val.(*message)
+	special := !ours || s.targets != nil
+	for _, to := range peers[s.posted:] {
+		one := *it
+		if special {
+			x.direct(&one, to, 0, nil, nil, s)
+		}
+		if err := x.sendTo(ctx, p, &one, to, len(peers) == 1, undelivered); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendSome is send where not all peers get the same.
+func (x *meshed) sendSome(ctx context.Context, p *Pod, it *item, local []*lane, peers []*peer, groups []*remoteGroup, answer *peer, s *sending, undelivered **UndeliveredError) error {
+	typ := it.Val.Type()
 	var chosen map[*peer][]string
 	for _, g := range groups {
 		if slices.ContainsFunc(local, func(l *lane) bool { return l.Group == g.name && l.Wanted(it) }) {
@@ -117,12 +207,12 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 			}
 		}
 	}
-	for _, to := range peers {
+	for _, to := range peers[s.posted:] {
 		one := *it
 		if special {
 			x.direct(&one, to, 0, chosen, answer, s)
 		}
-		if err := x.sendTo(ctx, p, &one, to, undelivered); err != nil {
+		if err := x.sendTo(ctx, p, &one, to, false, undelivered); err != nil {
 			return err
 		}
 	}
@@ -149,7 +239,7 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 		}
 		one := *it
 		x.direct(&one, to, wire.FlagSkip, chosen, answer, s)
-		if err := x.sendTo(ctx, p, &one, to, undelivered); err != nil {
+		if err := x.sendTo(ctx, p, &one, to, false, undelivered); err != nil {
 			return err
 		}
 	}
@@ -178,17 +268,27 @@ func (x *meshed) direct(it *item, to *peer, flags byte, chosen map[*peer][]strin
 	it.Val = r
 }
 
-// sendTo puts a message into a peer's lane.
-func (x *meshed) sendTo(ctx context.Context, p *Pod, it *item, to *peer, undelivered **UndeliveredError) error {
+// sendTo puts a message into a peer's lane. It goes to nobody else over there if alone is set: then
+// it may be the sender that writes it.
+func (x *meshed) sendTo(ctx context.Context, p *Pod, it *item, to *peer, alone bool, undelivered **UndeliveredError) error {
 	to.lane.Lock()
 	_, wake, ok := to.lane.AppendLocked(it, nil, false)
 	to.lane.Unlock()
-	if wake != nil {
+	switch {
+	case wake == nil:
+	case alone:
+		to.link.Speak()
+	default:
 		wake.Rouse()
 	}
 	if ok {
 		return nil
 	}
+	return x.sendSlow(ctx, p, it, to, undelivered)
+}
+
+// sendSlow is sendTo where the lane has no room. It is apart for its large frame: see Reader.Claim.
+func (x *meshed) sendSlow(ctx context.Context, p *Pod, it *item, to *peer, undelivered **UndeliveredError) error {
 	o := mailbox.Outcome[Message]{}
 	to.lane.AppendSlow(orBackground(ctx), it, &p.reader, mailbox.Normal, nil, &o)
 	return x.bus.settle(it, &o, undelivered)

@@ -126,22 +126,24 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 		w := &replyWait{got: make(chan outcome, 1)}
 		rep, ok := box.takeOr(w)
 		if !ok {
-			if q.answeredByAll() {
-				box.leave(w)
-				return
-			}
+			all := q.answeredByAll()
 			var err error
-			select {
-			case o := <-w.got:
-				rep, ok = o.reply, true
-			case <-q.over:
-			case <-ctx.Done():
-				err = ctx.Err()
-			case <-q.pod.done():
-				err = q.pod.closedErr()
+			if !all {
+				select {
+				case o := <-w.got:
+					rep, ok = o.reply, true
+				case <-q.over:
+				case <-ctx.Done():
+					err = ctx.Err()
+				case <-q.pod.done():
+					err = q.pod.closedErr()
+				}
 			}
 			if !ok {
 				rep, ok = box.leave(w) // it came at the same moment
+			}
+			if !ok && all {
+				return
 			}
 			if !ok && err != nil {
 				yield(nil, &MissingError{Pods: q.names(), Err: err})

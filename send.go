@@ -17,6 +17,9 @@ type sending struct {
 	answerAll bool    // it answers something that nobody here knows: perhaps a peer does
 	track     bool    // peers is wanted
 	peers     []*peer // who have pods that could answer
+
+	remote *route.Found[*peer] // of peers that get the message as it is; nil if there is more to it
+	posted int                 // how many of them have it
 }
 
 // send is the way of every message: checks, buffer, routes, mailboxes, receipts. It runs in the
@@ -64,6 +67,9 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	var undelivered *UndeliveredError
 	next := 0 // of the route's lanes: the first that does not have the message yet
 	if b.buffer != nil {
+		if b.mesh != nil && ours && s.targets == nil && !m.special() {
+			s.remote = b.mesh.straight(p, typ)
+		}
 		found, next = b.post(&it, found, p, s)
 	} else if n := len(found.Sinks()); n != 1 {
 		b.graph.CountSent(1 - n) // each lane counts
@@ -88,10 +94,10 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 		}
 	}
 	var asker *peer
-	if !ours || m.origin != nil || m.replyTo != uuid.Nil || m.more != nil {
+	if !ours || m.special() {
 		asker = b.deliverReply(p, msg, s)
 	}
-	if b.mesh != nil {
+	if b.mesh != nil && (s.remote == nil || s.track || s.posted < len(s.remote.Sinks())) {
 		if err := b.mesh.send(ctx, p, &it, found.Sinks(), asker, s, &undelivered); err != nil {
 			return err
 		}
@@ -102,12 +108,13 @@ func (b *Bus) send(ctx context.Context, p *Pod, msg Message, s *sending) error {
 	return nil
 }
 
-// post puts the message into the buffer and, if the way is straight, into the first of its lanes:
-// that takes only the one mutex that they share. It returns the route and how many of its lanes
+// post puts the message into the buffer and, if the way is straight, into the first of its lanes
+// and those of peers: that takes only the one mutex that they share. It returns the route and how many of its lanes
 // have the message.
 func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*route.Found[*lane], int) {
 	size := sizeOf(it.Val)
 	var wake *reader
+	var peers [2]*peer
 	next := 0
 	b.buffer.mu.Lock()
 	it.Seq = b.buffer.push(it.Val, size, it.From)
@@ -119,9 +126,15 @@ func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*ro
 			next = 1
 		}
 	}
+	if s.remote != nil {
+		peers = b.mesh.post(it, s)
+	}
 	b.buffer.mu.Unlock()
 	if wake != nil {
 		wake.Rouse()
+	}
+	if peers[0] != nil {
+		s.rouse(&peers)
 	}
 	return found, next
 }

@@ -14,13 +14,17 @@ import (
 // Its frame is kept small, and so are those below it on the way to waking a sender, so that the
 // stack of a drainer that has just been started need not grow for that: it takes a microsecond, and
 // with a fast sender there is one in a thousand messages.
-func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
+func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) { return r.ClaimAs(gid.Current(), buf) }
+
+// ClaimAs is Claim in the place of goroutine g, which is the drainer, as who else must be at work if
+// those that wait for r are to go on. The caller does not wait for anybody while it stands in.
+func (r *Reader[T]) ClaimAs(g uintptr, buf []Item[T]) (n int, lag Lag[T]) {
 	l := r.lock()
 	rousing := l.rousing
 	l.rousing = nil
 	help := false
 	if !r.gone {
-		r.note(gid.Current())
+		r.note(g)
 		switch {
 		case r.x != nil && r.x.isFirst():
 			n, lag, help = r.claimFirst(l, buf)
@@ -36,7 +40,7 @@ func (r *Reader[T]) Claim(buf []Item[T]) (n int, lag Lag[T]) {
 		}
 	}
 	if n == 0 && lag.Count == 0 {
-		r.rest(l)
+		r.rest(l, g)
 	} else {
 		r.done.Add(1)
 	}
@@ -127,9 +131,9 @@ func (r *Reader[T]) note(g uintptr) {
 }
 
 // rest ends the calling drainer: the reader sleeps, or is quiet for good.
-func (r *Reader[T]) rest(l *Lane[T]) {
+func (r *Reader[T]) rest(l *Lane[T], g uintptr) {
 	r.active--
-	r.forget(gid.Current())
+	r.forget(g)
 	switch {
 	case r.gone:
 		if r.active == 0 && r.x != nil && r.x.quiet != nil {

@@ -49,31 +49,6 @@ func (q *Queue[T]) setCost(sum uint64) {
 // atBound reports whether q holds as much as it may.
 func (q *Queue[T]) atBound() bool { return q.holds.count >= q.bound.count || q.spent }
 
-// costOf returns what the items in [from, to) cost, none of which was taken.
-func (q *Queue[T]) costOf(from, to uint64) (sum uint64) {
-	for p := from; p != to; p++ {
-		sum += q.costs[p&uint64(len(q.costs)-1)]
-	}
-	return sum
-}
-
-// affordable returns the position before end that r may claim up to: no further once that costs
-// enough.
-func (q *Queue[T]) affordable(r *Reader[T], end uint64) uint64 {
-	most := enough(q.bound.cost)
-	sum := uint64(0)
-	for p := q.pos; p != end; p++ {
-		i := p & uint64(len(q.slots)-1)
-		if r.skips(&q.slots[i]) {
-			continue
-		}
-		if sum += q.costs[i]; sum >= most {
-			return p + 1
-		}
-	}
-	return end
-}
-
 // room returns for how many more there is room, if there is any.
 func (q *Queue[T]) room() uint64 {
 	if q.costed() {

@@ -328,7 +328,7 @@ func (q *Queue[T]) take(r *Reader[T], buf []Item[T]) int {
 			end = q.lagAt
 		}
 		if q.costs != nil {
-			end = q.affordable(r, end)
+			return q.takeCosted(r, buf, end)
 		}
 		for n < len(buf) && q.pos != end {
 			s := &q.slots[q.pos&uint64(len(q.slots)-1)]
@@ -340,10 +340,33 @@ func (q *Queue[T]) take(r *Reader[T], buf []Item[T]) int {
 			q.pos++
 		}
 		q.holds.count -= q.pos - start
-		if q.costs != nil {
-			q.setCost(q.holds.cost - q.costOf(start, q.pos))
-		}
 	}
+	if wasFull && !q.full() {
+		q.lane.released()
+	}
+	return n
+}
+
+// takeCosted moves up to len(buf) items before position end to buf, and no more once they cost
+// enough.
+func (q *Queue[T]) takeCosted(r *Reader[T], buf []Item[T], end uint64) (n int) {
+	wasFull, start := q.full(), q.pos
+	most := enough(q.bound.cost)
+	claimed, gone := uint64(0), uint64(0)
+	for n < len(buf) && q.pos != end && claimed < most {
+		i := q.pos & uint64(len(q.slots)-1)
+		s, cost := &q.slots[i], q.costs[i]
+		if !r.skips(s) {
+			buf[n] = *s
+			n++
+			claimed += cost
+		}
+		gone += cost
+		*s = Item[T]{}
+		q.pos++
+	}
+	q.holds.count -= q.pos - start
+	q.setCost(q.holds.cost - gone)
 	if wasFull && !q.full() {
 		q.lane.released()
 	}

@@ -151,6 +151,7 @@ const maxEndpoints = 32
 // detached is called when c has ended.
 func (l *Link[T]) detached(c *conn[T]) {
 	n := l.node
+	l.writes.Store(nil)
 	l.mu.Lock()
 	if c.choice == l.choice {
 		l.deciding = false // it was this one that was chosen

@@ -30,6 +30,13 @@ type conn[T any] struct {
 
 	spoken atomic.Bool // the peer has said something
 
+	// pen holds one token: whoever has it is the writer, with all that the writer owns here and in
+	// the link. It is the goroutine that writes, but lies there while that one has nothing to do:
+	// a sender may take it then, see Link.Speak.
+	pen      chan struct{}
+	writer   uintptr // the goroutine that writes. Set before the pen lies there first
+	writeErr error   // of a sender that had the pen: the writer ends for it
+
 	// Owned by the writer.
 	send    uint64 // number of the next item to send on this connection
 	batch   wire.BatchWriter
@@ -48,7 +55,7 @@ func newConn[T any](l *Link[T], c transport.Conn, peer *Peer, dialled bool) *con
 	own := *peer
 	own.WindowCount, own.WindowCost = min(own.WindowCount, MaxWindowCount), min(own.WindowCost, MaxWindowCost)
 	peer = &own
-	return &conn[T]{link: l, c: c, peer: peer, dialled: dialled, stop: make(chan struct{}), done: make(chan struct{})}
+	return &conn[T]{link: l, c: c, peer: peer, dialled: dialled, stop: make(chan struct{}), done: make(chan struct{}), pen: make(chan struct{}, 1)}
 }
 
 // start starts both goroutines. They end when the connection does, see fail.

@@ -30,8 +30,9 @@ const (
 // it: each direction is a stream of numbered items, which are kept until the other side has
 // acknowledged them.
 //
-// Invariant: out holds exactly the items with the numbers [acked+1, next), in this order, and all
-// of them have been handed to a connection at least once, or are about to.
+// Invariant: out holds the items with the numbers [acked+1, next), and all of them have been handed
+// to a connection at least once, or are about to. The slots past them are the writer's. Only the
+// writer changes how many there are.
 //
 // Invariant: every item of the peer's stream up to received has been put into the inbox, once;
 // those up to delivered have left it.
@@ -52,10 +53,11 @@ type Link[T any] struct {
 	coverSize int
 	coverTop  uint64 // highest latest of covers
 
-	side    atomic.Value  // the host's
-	ready   atomic.Bool   // the reader has something to claim
-	wake    chan struct{} // capacity 1: the writer is to look around
-	waiting atomic.Bool   // the inbox is in use: deliveries have to go through it
+	side    atomic.Value            // the host's
+	writes  atomic.Pointer[conn[T]] // whose pen may lie there
+	ready   atomic.Bool             // the reader has something to claim
+	wake    chan struct{}           // capacity 1: the writer is to look around
+	waiting atomic.Bool             // the inbox is in use: deliveries have to go through it
 
 	mu        sync.Mutex // guards all below
 	state     State
@@ -233,7 +235,12 @@ func protocolError(format string, args ...any) *handshake.Error {
 
 // quietLocked reports whether nothing waits to be sent or acknowledged, as far as can be seen
 // without the writer.
-func (l *Link[T]) quietLocked() bool { return l.out.n == 0 && !l.ready.Load() && len(l.pending) == 0 }
+func (l *Link[T]) quietLocked() bool {
+	return l.unackedLocked() == 0 && !l.ready.Load() && len(l.pending) == 0
+}
+
+// unackedLocked returns how many items the peer has not acknowledged.
+func (l *Link[T]) unackedLocked() uint64 { return l.next - l.acked - 1 }
 
 // IsRefusal reports whether err is why a connection did not become a link, or a link has lost it,
 // as one of the two nodes wanted it so.
@@ -266,7 +273,7 @@ func (l *Link[T]) Stats() Stats {
 	defer l.mu.Unlock()
 	c := &l.count
 	return Stats{
-		State: l.state, Since: l.since, Dialled: l.dialled, RTT: time.Duration(c.rtt.Load()), Unacked: l.out.n,
+		State: l.state, Since: l.since, Dialled: l.dialled, RTT: time.Duration(c.rtt.Load()), Unacked: int(l.unackedLocked()),
 		Sent: c.sent.Load(), Received: c.received.Load(), Resent: c.resent.Load(), Gaps: c.gaps.Load(), Lost: c.lost.Load(),
 		Cuts: c.cuts.Load(), BytesOut: c.bytesOut.Load(), BytesIn: c.bytesIn.Load(),
 	}

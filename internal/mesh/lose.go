@@ -22,7 +22,10 @@ func (l *Link[T]) lose(err error) {
 	l.setLocked(Lost)
 	r := l.reader
 	l.reader = nil
-	unacked := l.out.all()
+	var unacked []outItem[T]
+	for ; l.acked+1 < l.next; l.acked++ {
+		unacked = append(unacked, *l.out.at(l.acked + 1))
+	}
 	pending := l.pending
 	l.out, l.cost, l.pending, l.pendingCost = ring[T]{}, 0, nil, 0
 	l.epoch++

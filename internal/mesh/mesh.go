@@ -7,8 +7,8 @@
 // messages into their wire form and back, and delivers them.
 //
 // Goroutines: a node has one that accepts, and one for each peer that is not connected (it dials).
-// A connection has one that reads and one that writes; a link has one more while deliveries wait
-// for room. All end before Close returns.
+// A connection has one that reads and one that writes, for which a sender may stand in; a link has one
+// more while deliveries wait for room. All end before Close returns.
 //
 // Locks: the order is Node.mu, Interests.mu, Link.mu. Nothing of the Host is called under any of
 // them.

@@ -239,8 +239,10 @@ func (l *Link[T]) acknowledged(seq uint64) error {
 		return cut(wire.CodeSequence, "item %d is acknowledged, and %d were sent", seq, l.next-1)
 	}
 	for l.acked < seq {
-		l.cost -= l.out.pop()
 		l.acked++
+		it := l.out.at(l.acked)
+		l.cost -= it.cost
+		*it = outItem[T]{}
 	}
 	if l.starved || l.control.bye || l.node.leaving.Load() {
 		l.starved = false

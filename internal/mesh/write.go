@@ -3,6 +3,7 @@ package mesh
 import (
 	"time"
 
+	"github.com/gravbus/gravbus/internal/gid"
 	"github.com/gravbus/gravbus/internal/mailbox"
 	"github.com/gravbus/gravbus/internal/wire"
 )
@@ -13,6 +14,8 @@ import (
 // there is for the reader to find out.
 func (c *conn[T]) write() error {
 	l, n := c.link, c.link.node
+	c.writer = gid.Current()
+	l.writes.Store(c)
 	every := n.cfg.DeadAfter / 3
 	timer := time.NewTimer(every)
 	defer timer.Stop()
@@ -26,20 +29,31 @@ func (c *conn[T]) write() error {
 			c.buf = wire.AppendPing(c.buf, uint64(n.sinceStart()))
 		}
 		c.appendControl()
-		c.appendStream()
+		c.appendStream(packetSize)
 		if len(c.buf) == 0 {
 			if !armed {
 				timer.Reset(every - now.Sub(c.pinged))
 				armed = true
 			}
+			idle, stop := false, false
+			c.pen <- struct{}{}
 			select {
 			case <-l.wake:
 			case <-timer.C:
 				armed = false
+				idle = true
+			case <-c.stop:
+				stop = true
+			}
+			<-c.pen
+			switch {
+			case c.writeErr != nil:
+				return c.writeErr
+			case stop:
+				return nil
+			case idle:
 				c.buf = nil // an idle link needs no buffers
 				l.trim()
-			case <-c.stop:
-				return nil
 			}
 			continue
 		}
@@ -62,7 +76,7 @@ func (c *conn[T]) write() error {
 func (l *Link[T]) trim() {
 	l.mu.Lock()
 	l.spare = nil
-	if l.out.n == 0 {
+	if l.unackedLocked() == 0 {
 		l.out = ring[T]{}
 	}
 	r := l.reader
@@ -145,85 +159,106 @@ func (c *conn[T]) appendInterest() {
 // idleLocked reports whether all that was sent to the peer has been acknowledged, and nothing waits
 // to be sent.
 func (l *Link[T]) idleLocked() bool {
-	return l.out.n == 0 && !l.ready.Load() && len(l.hand)+len(l.aside)+len(l.inject)+len(l.pending)+len(l.answers)+len(l.control.replays) == 0
+	return l.unackedLocked() == 0 && !l.ready.Load() && len(l.hand)+len(l.aside)+len(l.inject)+len(l.pending)+len(l.answers)+len(l.control.replays) == 0
 }
 
-// appendStream fills the packet with items of the stream: those to be sent again, and new ones as
-// far as the peer's window reaches.
-func (c *conn[T]) appendStream() {
+// appendStream fills the packet, up to limit, with items of the stream: those to be sent again, and
+// new ones as far as the peer's window reaches.
+func (c *conn[T]) appendStream(limit int) {
 	l := c.link
 	l.mu.Lock()
-	next := l.next
-	c.send = max(c.send, l.acked+1)
-	first := c.send
-	c.scratch = c.scratch[:0]
-	for seq := c.send; seq < next && len(c.scratch) < mailbox.MaxBatch; seq++ {
-		c.scratch = append(c.scratch, *l.out.at(int(seq - l.acked - 1)))
-	}
+	acked, next := l.acked, l.next
+	c.send = max(c.send, acked+1)
 	room := c.roomLocked()
-	acked := l.acked
+	if c.send < next {
+		for seq := c.send; seq < next && len(c.scratch) < mailbox.MaxBatch; seq++ {
+			c.scratch = append(c.scratch, *l.out.at(seq))
+		}
+	}
 	l.mu.Unlock()
-	defer func() {
-		if room.denied {
-			l.starve(acked)
-		}
-	}()
+	if limit < packetSize { // nothing larger goes in such a packet
+		room.any, room.cost = false, min(room.cost, uint64(limit))
+	}
+	open := c.send < next && c.appendAgain(limit)
+	if c.send == next {
+		open = c.appendNew(limit, acked, &room, open)
+	}
+	if open {
+		c.buf = c.batch.End(c.buf)
+	}
+	if room.denied {
+		l.starve(acked)
+	}
+}
 
-	again := len(c.scratch)
-	open := false
-	for i := 0; ; i++ {
-		var it outItem[T]
-		if i < again {
-			it = c.scratch[i]
-		} else if first+uint64(i) < next { // more to be sent again, in the next packet
-			break
-		} else if next, ok := c.next(&room); ok {
-			it = next
-		} else {
+// appendAgain appends the items in scratch, and reports whether it has begun a batch.
+func (c *conn[T]) appendAgain(limit int) bool {
+	c.buf = c.batch.Begin(c.buf, c.send)
+	for i := range c.scratch {
+		it := &c.scratch[i]
+		if i > 0 && len(c.buf)+int(it.cost) > limit {
 			break
 		}
-		if open && len(c.buf)+int(it.cost) > packetSize {
-			if i >= again {
-				c.putBack(it)
-			}
+		if !c.appendItem(it) {
+			it.instead(c.link.node.host.UUID(it.val))
+			c.appendItem(it)
+		}
+		c.send++
+	}
+	clear(c.scratch)
+	c.scratch = c.scratch[:0]
+	return true
+}
+
+// instead makes of an item that cannot be sent what the peer is told of it.
+func (o *outItem[T]) instead(id wire.ID) {
+	*o = outItem[T]{cost: o.cost, extra: &extra{tag: wire.TagGap, gap: Gap{1, id, id}}}
+}
+
+// appendNew appends new items, for which the ring is the place from the beginning: the writer writes
+// the slots past next, where nobody else looks, and moves next when the packet is full. It reports
+// whether there is a batch.
+func (c *conn[T]) appendNew(limit int, acked uint64, room *room, open bool) bool {
+	l := c.link
+	first := c.send
+	messages, cost := uint64(0), uint64(0)
+	for {
+		if c.send-acked > uint64(len(l.out.slots)) { // acked may be more by now, and was no less
+			l.mu.Lock()
+			l.out.grow(l.acked+1, c.send)
+			l.mu.Unlock()
+		}
+		it := l.out.at(c.send)
+		if !c.next(room, it) {
+			break
+		}
+		if open && len(c.buf)+int(it.cost) > limit {
+			c.putBack(it)
 			break
 		}
 		if !open {
 			open = true
-			c.buf = c.batch.Begin(c.buf, first)
+			c.buf = c.batch.Begin(c.buf, c.send)
 		}
-		if !c.appendItem(&it) {
-			id := l.node.host.UUID(it.val)
-			it = outItem[T]{cost: it.cost, extra: &extra{tag: wire.TagGap, gap: Gap{1, id, id}}}
-			c.appendItem(&it)
-			if i >= again {
-				l.goneWithout(it.extra.gap)
-			}
+		if !c.appendItem(it) {
+			it.instead(l.node.host.UUID(it.val))
+			c.appendItem(it)
+			l.goneWithout(it.extra.gap)
 		}
-		if i >= again {
-			c.scratch = append(c.scratch, it)
+		cost += it.cost
+		if x := it.extra; x == nil || x.tag == wire.TagMessage {
+			messages++
 		}
 		c.send++
 	}
-	if !open {
-		return
-	}
-	c.buf = c.batch.End(c.buf)
-	if fresh := c.scratch[again:]; len(fresh) > 0 {
-		messages := uint64(0)
+	if c.send > first {
 		l.mu.Lock()
-		for i := range fresh {
-			l.out.push(fresh[i])
-			l.cost += fresh[i].cost
-			if x := fresh[i].extra; x == nil || x.tag == wire.TagMessage {
-				messages++
-			}
-		}
-		l.next += uint64(len(fresh))
+		l.next = c.send
+		l.cost += cost
 		l.mu.Unlock()
 		l.count.sent.Add(messages)
 	}
-	clear(c.scratch)
+	return open
 }
 
 // room is how much of the peer's window is free.
@@ -235,13 +270,14 @@ type room struct {
 
 func (c *conn[T]) roomLocked() (r room) {
 	l := c.link
-	if n := uint64(l.out.n); n < c.peer.WindowCount {
+	n := l.unackedLocked()
+	if n < c.peer.WindowCount {
 		r.count = c.peer.WindowCount - n
 	}
 	if l.cost < c.peer.WindowCost {
 		r.cost = c.peer.WindowCost - l.cost
 	}
-	r.any = l.out.n == 0
+	r.any = n == 0
 	return r
 }
 
@@ -268,51 +304,53 @@ func (l *Link[T]) starve(acked uint64) {
 	}
 }
 
-// next returns the next new item, if the window has room for it.
-func (c *conn[T]) next(r *room) (outItem[T], bool) {
+// next sets it to the next new item, if there is one and the window has room for it.
+func (c *conn[T]) next(r *room, it *outItem[T]) bool {
 	l := c.link
 	if len(l.inject) == 0 && len(l.hand) == 0 {
 		if r.count == 0 && !r.any {
 			r.denied = true
-			return outItem[T]{}, false
+			return false
 		}
 		c.fetch()
 	}
-	if len(l.inject) > 0 {
-		it := l.inject[0]
-		if !r.take(it.cost) {
-			return it, false
+	switch {
+	case len(l.inject) > 0:
+		first := &l.inject[0]
+		if !r.take(first.cost) {
+			return false
 		}
-		l.inject[0] = outItem[T]{}
+		*it, *first = *first, outItem[T]{}
 		if l.inject = l.inject[1:]; len(l.inject) == 0 {
 			l.inject = nil
 		}
-		return it, true
-	}
-	if len(l.hand) > 0 {
+		return true
+	case len(l.hand) > 0:
 		h := &l.hand[0]
 		cost, gone := l.node.host.Cost(h.Val)
-		it := outItem[T]{val: h.Val, cost: cost}
+		var x *extra
 		if gone != 0 {
-			it.extra = &extra{tag: wire.TagGone, id: gone}
+			x = &extra{tag: wire.TagGone, id: gone}
 		} else if h.Seq <= l.coverTop && h.Seq != 0 {
-			if it.extra = l.covered(h.Seq, h.Val); it.extra != nil {
-				it.cost += uint64(8 * len(it.extra.covered))
+			if x = l.covered(h.Seq, h.Val); x != nil {
+				cost += uint64(8 * len(x.covered))
 			}
 		}
-		if !r.take(it.cost) {
-			return outItem[T]{}, false
+		if !r.take(cost) {
+			return false
 		}
+		it.val, it.cost, it.extra = h.Val, cost, x
 		*h = mailbox.Item[T]{}
 		l.hand = l.hand[1:]
-		return it, true
+		return true
 	}
-	return outItem[T]{}, false
+	return false
 }
 
 // putBack undoes next.
-func (c *conn[T]) putBack(it outItem[T]) {
-	c.link.inject = append([]outItem[T]{it}, c.link.inject...)
+func (c *conn[T]) putBack(it *outItem[T]) {
+	c.link.inject = append([]outItem[T]{*it}, c.link.inject...)
+	*it = outItem[T]{}
 }
 
 // fetch gets new items: the answer to a replay, or what the reader has.
@@ -355,13 +393,11 @@ func (c *conn[T]) claim(reader *mailbox.Reader[T]) {
 		l.handBuf = make([]mailbox.Item[T], mailbox.MaxBatch)
 	}
 	l.ready.Store(false) // before the claim: a Wake after it is not lost
-	n, lag := reader.Claim(l.handBuf)
+	n, lag := reader.ClaimAs(c.writer, l.handBuf)
 	if lag.Count > 0 {
 		l.ready.Store(true)
 		h := l.node.host
-		gap := Gap{lag.Count, h.UUID(lag.From), h.UUID(lag.To)}
-		l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagGap, gap: gap}})
-		l.goneWithout(gap)
+		l.injectGap(Gap{lag.Count, h.UUID(lag.From), h.UUID(lag.To)})
 		return
 	}
 	if n > 0 {
@@ -374,6 +410,12 @@ func (c *conn[T]) claim(reader *mailbox.Reader[T]) {
 			l.setAside(l.answers[0].latest)
 		}
 	}
+}
+
+// injectGap puts the news of what the peer goes without before all else.
+func (l *Link[T]) injectGap(g Gap) {
+	l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagGap, gap: g}})
+	l.goneWithout(g)
 }
 
 // goneWithout counts and tells what the peer goes without.
