@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/gravbus/gravbus/internal/mesh/handshake"
@@ -41,6 +42,9 @@ func (c *conn[T]) read() error {
 			if err != nil {
 				return err
 			}
+		}
+		if len(packet) >= packetSize/2 {
+			runtime.Gosched() // there may be more at once, and those it is for are to keep pace
 		}
 		if buf = packet; cap(buf) > maxIdleBuffer || cap(buf) > smallBuffer && len(packet) < smallBuffer/8 {
 			buf = nil
