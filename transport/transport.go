@@ -123,13 +123,11 @@ type Conn interface {
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 
-	// SetReadIdle and SetWriteIdle make ReadFrame and WriteFrame, present calls too, return an error
-	// that matches os.ErrDeadlineExceeded when for d not one byte has come, or could be sent: a frame
-	// that takes longer is not cut off while it passes. Time in which no call waits does not count,
-	// nor does that before d was set. Zero means never. It holds beside the deadline, and may leave
-	// the direction of no use too.
+	// SetReadIdle makes ReadFrame, a present call too, return an error that matches
+	// os.ErrDeadlineExceeded when for d not one byte has come: a frame that takes longer is not cut
+	// off while its bytes come. Time in which no call waits does not count, nor does that before d was
+	// set. Zero means never. It holds beside the deadline, and may leave the direction of no use too.
 	SetReadIdle(d time.Duration) error
-	SetWriteIdle(d time.Duration) error
 
 	// Shutdown closes in order: the other side reads all that was written before, then
 	// ErrPeerClosed. It returns when the other side has closed too or ctx has ended, and the Conn

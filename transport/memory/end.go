@@ -18,8 +18,8 @@ type end struct {
 
 	limit                       int64
 	readDeadline, writeDeadline time.Time
-	readIdle, writeIdle         time.Duration
-	readSince, writeSince       time.Time // when the call that is in progress began, or its idle time was set
+	readIdle                    time.Duration
+	readSince                   time.Time // when the ReadFrame that is in progress began, or readIdle was set
 	readErr, writeErr           error     // what the next calls return, too
 
 	reading bool      // ReadFrame is in progress
@@ -90,7 +90,6 @@ func (e *end) write(frame []byte) (cut bool, err error) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	p := parcel{kind: data, frame: frame}
-	e.writeSince = time.Now()
 	var now time.Time
 	for {
 		now = time.Now()
@@ -103,12 +102,7 @@ func (e *end) write(frame []byte) (cut bool, err error) {
 		if e.out.size == 0 || e.out.size+p.cost() <= e.c.network.config.Buffer {
 			break
 		}
-		idle := after(e.movedLocked(), e.writeIdle)
-		if passed(idle, now) {
-			e.writeErr = os.ErrDeadlineExceeded
-			return false, e.writeErr
-		}
-		wait(&e.out.writable, now, e.writeDeadline, idle, e.in.next(), e.out.next())
+		wait(&e.out.writable, now, e.writeDeadline, e.in.next(), e.out.next())
 	}
 	if e.c.cutIn == 0 {
 		e.c.breakLocked(true)
@@ -120,15 +114,6 @@ func (e *end) write(frame []byte) (cut bool, err error) {
 	p.frame = append([]byte(nil), frame...)
 	e.out.push(now, p)
 	return false, nil
-}
-
-// movedLocked returns since when a WriteFrame that waits has seen no move: a frame that the other
-// side reads is one.
-func (e *end) movedLocked() time.Time {
-	if e.out.popped.After(e.writeSince) {
-		return e.out.popped
-	}
-	return e.writeSince
 }
 
 // writeErrorLocked returns why nothing can be written.
@@ -175,14 +160,6 @@ func (e *end) SetReadIdle(d time.Duration) error {
 	defer e.c.mu.Unlock()
 	e.readIdle, e.readSince = d, time.Now()
 	e.in.readable.Broadcast()
-	return e.closedErrorLocked()
-}
-
-func (e *end) SetWriteIdle(d time.Duration) error {
-	e.c.mu.Lock()
-	defer e.c.mu.Unlock()
-	e.writeIdle, e.writeSince = d, time.Now()
-	e.out.writable.Broadcast()
 	return e.closedErrorLocked()
 }
 

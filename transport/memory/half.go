@@ -42,7 +42,6 @@ type half struct {
 	queue  []parcel
 	landed int
 	size   int
-	popped time.Time // when the last parcel was taken off
 
 	conditions      // of the path
 	stalled    bool // silent by itself
@@ -103,7 +102,6 @@ func (h *half) pop() {
 	h.queue[0] = parcel{}
 	h.queue = h.queue[1:]
 	h.landed--
-	h.popped = time.Now()
 	h.writable.Broadcast()
 }
 

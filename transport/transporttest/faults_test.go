@@ -266,9 +266,6 @@ var faults = []fault{
 			return h.Conn.ReadFrame(buf)
 		}
 	})},
-	{name: "writes for ever when nothing goes", found: "WriteIdle", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
-		h.setWriteIdle = func(time.Duration) error { return nil }
-	})},
 	{name: "counts from one frame to the next", found: "IdleInCallsOnly", says: "i/o timeout", conn: onConn(func(_ *world, h *hooks) {
 		var idle, last atomic.Int64
 		start := time.Now()
@@ -287,11 +284,11 @@ var faults = []fault{
 		}
 	})},
 	{name: "counts from when it was set", found: "IdleInCallsOnly", says: "i/o timeout", conn: onConn(func(_ *world, h *hooks) {
-		h.setWriteIdle = func(d time.Duration) error {
+		h.setReadIdle = func(d time.Duration) error {
 			if d == 0 {
-				return h.Conn.SetWriteDeadline(time.Time{})
+				return h.Conn.SetReadDeadline(time.Time{})
 			}
-			return h.Conn.SetWriteDeadline(time.Now().Add(d))
+			return h.Conn.SetReadDeadline(time.Now().Add(d))
 		}
 	})},
 	{name: "has idle times that stay", found: "IdleTakenBack", says: "taken back", conn: onConn(func(_ *world, h *hooks) {
@@ -308,8 +305,8 @@ var faults = []fault{
 		}
 	})},
 	{name: "has a deadline in place of an idle time", found: "IdleBesideDeadline", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
-		h.setWriteDeadline = func(t time.Time) error {
-			return errors.Join(h.Conn.SetWriteIdle(0), h.Conn.SetWriteDeadline(t))
+		h.setReadDeadline = func(t time.Time) error {
+			return errors.Join(h.Conn.SetReadIdle(0), h.Conn.SetReadDeadline(t))
 		}
 	})},
 	{name: "counts from the beginning of a frame", found: "IdleWhileBytesCome", says: "i/o timeout", conn: onConn(func(_ *world, h *hooks) {

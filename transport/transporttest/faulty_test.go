@@ -166,7 +166,6 @@ type hooks struct {
 	setReadDeadline  func(t time.Time) error
 	setWriteDeadline func(t time.Time) error
 	setReadIdle      func(d time.Duration) error
-	setWriteIdle     func(d time.Duration) error
 	shutdown         func(ctx context.Context) error
 	closes           func() error
 	info             func() transport.Info
@@ -213,13 +212,6 @@ func (h *hooks) SetReadIdle(d time.Duration) error {
 		return h.setReadIdle(d)
 	}
 	return h.Conn.SetReadIdle(d)
-}
-
-func (h *hooks) SetWriteIdle(d time.Duration) error {
-	if h.setWriteIdle != nil {
-		return h.setWriteIdle(d)
-	}
-	return h.Conn.SetWriteIdle(d)
 }
 
 func (h *hooks) Shutdown(ctx context.Context) error {

@@ -146,9 +146,7 @@ func concurrentUse(t *test) {
 				c.SetReadDeadline(time.Time{}),
 				c.SetWriteDeadline(time.Time{}),
 				c.SetReadIdle(time.Hour),
-				c.SetWriteIdle(time.Hour),
 				c.SetReadIdle(0),
-				c.SetWriteIdle(0),
 			); err != nil {
 				return err
 			}

@@ -88,7 +88,6 @@ var cases = []struct {
 	{"WriteDeadline", writeDeadline},
 	{"DeadlineTakenBack", deadlineTakenBack},
 	{"ReadIdle", readIdle},
-	{"WriteIdle", writeIdle},
 	{"IdleInCallsOnly", idleInCallsOnly},
 	{"IdleTakenBack", idleTakenBack},
 	{"IdleBesideDeadline", idleBesideDeadline},

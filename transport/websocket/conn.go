@@ -134,11 +134,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error { return c.usable(c.sock.setU
 
 // SetReadIdle implements transport.Conn. With a Handler in a server that has TLS, a record of TLS
 // counts when it is complete: 16 KiB at most.
-func (c *conn) SetReadIdle(d time.Duration) error { return c.usable(c.sock.line.in.setIdle(d)) }
-
-// SetWriteIdle implements transport.Conn. What the network has taken counts as sent; else it is as
-// with SetReadIdle.
-func (c *conn) SetWriteIdle(d time.Duration) error { return c.usable(c.sock.line.out.setIdle(d)) }
+func (c *conn) SetReadIdle(d time.Duration) error { return c.usable(c.sock.line.setReadIdle(d)) }
 
 // hint tells the other side why the connection ends, if that is possible at once.
 func (c *conn) hint(code int, why string) {
@@ -188,8 +184,8 @@ func (c *conn) Shutdown(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { c.Close() }) // whatever waits below
 	defer stop()
 
-	// What bounds there were, were for frames.
-	err := c.usable(errors.Join(c.sock.setUserWriteDeadline(time.Time{}), c.sock.line.out.setIdle(0)))
+	// A deadline, if there was one, was for frames.
+	err := c.usable(c.sock.setUserWriteDeadline(time.Time{}))
 	if err == nil {
 		bye := gorilla.FormatCloseMessage(gorilla.CloseNormalClosure, "")
 		// Fails if it was sent already, in answer to that of the other side, or if the connection is
@@ -237,7 +233,7 @@ func (c *conn) discard() error {
 	}
 	// These were for frames that are wanted.
 	_ = c.sock.SetReadDeadline(time.Time{})
-	_ = c.sock.line.in.setIdle(0)
+	_ = c.sock.line.setReadIdle(0)
 	c.SetReadLimit(math.MaxInt64)
 	c.applyLimit()
 	for {

@@ -13,9 +13,8 @@ type Line struct{ *line }
 // NewLine is newLine.
 func NewLine(c net.Conn) Line { return Line{newLine(c)} }
 
-// SetReadIdle and SetWriteIdle are what those of the connection set.
-func (l Line) SetReadIdle(d time.Duration) error  { return l.in.setIdle(d) }
-func (l Line) SetWriteIdle(d time.Duration) error { return l.out.setIdle(d) }
+// SetReadIdle is what that of the connection sets.
+func (l Line) SetReadIdle(d time.Duration) error { return l.setReadIdle(d) }
 
 // Parse returns the URL that t dials for an endpoint.
 func Parse(t *Transport, endpoint string) (string, error) {
