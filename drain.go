@@ -15,8 +15,10 @@ import (
 
 // batch is what a drainer has in hand. Batches are pooled: a drainer's stack stays small.
 type batch struct {
-	items   [mailbox.MaxBatch]item
-	i, n    int      // items[i:n] are to be handled
+	buf     [mailbox.MaxBatch]item
+	used    int      // buf[:used] has had items since it was cleared
+	items   []item   // what was claimed, in buf or where the ring has it; not to be written
+	i       int      // items[i:] are to be handled
 	h       *handler // when they were claimed
 	redo    *failure // what is being handled is not items[i] but this
 	calling bool     // in the handler
@@ -39,21 +41,19 @@ func (b *batch) current() failure {
 func (p *Pod) drain() {
 	b := batches.Get().(*batch)
 	defer p.drained(b)
-	high := 0
 	started := now()
 	for {
 		b.h = p.handler.Load()
-		n, lag := p.reader.Claim(b.items[:])
+		lag := b.claim(&p.reader)
 		if lag.Count > 0 {
 			p.tellLag(b, lag)
 			continue
 		}
+		n := len(b.items)
 		if n == 0 {
 			break
 		}
-		high = max(high, n)
-		b.i, b.n = 0, n
-		for b.i < b.n {
+		for b.i < n {
 			p.handle(b)
 		}
 		p.count(b)
@@ -64,7 +64,29 @@ func (p *Pod) drain() {
 			runtime.Gosched()
 		}
 	}
-	clear(b.items[:high])
+	b.clear()
+}
+
+// claim takes the next items in hand.
+func (b *batch) claim(r *reader) (lag mailbox.Lag[Message]) {
+	b.items, lag = r.Claim(b.buf[:])
+	b.i = 0
+	if len(b.items) > b.used && &b.items[0] == &b.buf[0] {
+		b.used = len(b.items)
+	}
+	return lag
+}
+
+// notice puts a message of the bus itself in hand.
+func (b *batch) notice(msg Message) {
+	b.buf[0] = item{Val: msg}
+	b.items, b.i, b.used = b.buf[:1], 0, max(b.used, 1)
+}
+
+// clear lets go of what was in hand.
+func (b *batch) clear() {
+	clear(b.buf[:b.used])
+	b.used, b.items = 0, nil
 }
 
 func (p *Pod) count(b *batch) {
@@ -77,7 +99,7 @@ func (p *Pod) drained(b *batch) {
 	p.count(b)
 	if b.calling {
 		p.failed(b.current(), &PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
-		p.reader.Return(slices.Clone(b.items[b.i+1 : b.n]))
+		p.reader.Return(slices.Clone(b.items[b.i+1:]))
 		go p.start() // ends when the mailbox is empty, like the one it replaces
 		return
 	}
@@ -102,7 +124,7 @@ func (p *Pod) handle(b *batch) {
 			}
 		}
 	}()
-	items := b.items[:b.n]
+	items := b.items
 	for i := b.i; i < len(items); i++ {
 		b.i = i
 		it := &items[i]
@@ -135,7 +157,7 @@ func (p *Pod) handle(b *batch) {
 			p.redeliver(b)
 		}
 	}
-	b.i = b.n
+	b.i = len(items)
 }
 
 // wants reports whether the handler wants msg, which was claimed for the one before it.
@@ -243,8 +265,7 @@ func (p *Pod) deadLetter(f failure) {
 // tellLag calls the handler with a notice of what the pod has lost.
 func (p *Pod) tellLag(b *batch, lag mailbox.Lag[Message]) {
 	if h := p.handler.Load(); h.notice {
-		b.items[0] = item{Val: p.lagged(MsgTypeLagged, lag)}
-		b.i, b.n = 0, 1
+		b.notice(p.lagged(MsgTypeLagged, lag))
 		done := b.done
 		p.handle(b)
 		if b.done > done {

@@ -156,11 +156,11 @@ func (w *wait) drain() {
 		w.pod.bus.ended()
 	}()
 	for {
-		n := w.claim(b)
-		if n == 0 {
+		w.claim(b)
+		if len(b.items) == 0 {
 			break
 		}
-		for i := range n {
+		for i := range b.items {
 			if w.refuses(b.items[i].Val) {
 				continue
 			}
@@ -173,8 +173,8 @@ func (w *wait) drain() {
 				break
 			}
 		}
-		clear(b.items[:n])
 	}
+	b.clear()
 	claimed = false
 	batches.Put(b)
 }
@@ -197,14 +197,11 @@ func (w *wait) forgetIfEnded() {
 }
 
 // claim takes what has come. A notice of lag comes as a message.
-func (w *wait) claim(b *batch) int {
-	n, lag := w.reader.Claim(b.items[:])
-	if lag.Count > 0 {
-		b.items[0] = item{Val: w.pod.lagged(MsgTypeLagged, lag)}
-		n = 1
+func (w *wait) claim(b *batch) {
+	if lag := b.claim(&w.reader); lag.Count > 0 {
+		b.notice(w.pod.lagged(MsgTypeLagged, lag))
 		w.pod.emitLagged(lag)
 	}
-	return n
 }
 
 func (w *wait) refuses(msg Message) bool {
@@ -355,11 +352,11 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 				return
 			}
 			for {
-				n := w.claim(b)
-				if n == 0 {
+				w.claim(b)
+				if len(b.items) == 0 {
 					break
 				}
-				for i := range n {
+				for i := range b.items {
 					if ctx.Err() != nil || w.pod.state.Load() != podOpen {
 						return
 					}
@@ -370,8 +367,8 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 						w.reader.Progress()
 					}
 				}
-				clear(b.items[:n])
 			}
+			b.clear()
 			awake = false
 			w.pod.bus.endedLoop()
 		}

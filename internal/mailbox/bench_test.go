@@ -24,11 +24,11 @@ func benchLane(b *testing.B, l *lane, readers []*reader) {
 		}
 		for _, r := range readers {
 			for {
-				n, _ := r.Claim(buf)
-				if n == 0 {
+				items, _ := r.Claim(buf)
+				if len(items) == 0 {
 					break
 				}
-				delivered += n
+				delivered += len(items)
 			}
 		}
 	}

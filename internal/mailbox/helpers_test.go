@@ -129,8 +129,8 @@ var ended = func() context.Context {
 // claim claims once and returns the values.
 func claim(r *mailbox.Reader[int]) ([]int, lag) {
 	buf := make([]item, mailbox.MaxBatch)
-	n, lost := r.Claim(buf)
-	return values(buf[:n]), lost
+	items, lost := r.Claim(buf)
+	return values(items), lost
 }
 
 // claimAll claims until there is nothing more, as a drainer does if r was woken, and returns values and notices in order.

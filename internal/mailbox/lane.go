@@ -1,6 +1,7 @@
 package mailbox
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -9,9 +10,11 @@ const minSlots = 8
 
 // A Lane carries the messages of one interest to all who have it. Create one with NewLane.
 //
-// Invariant: a sharer's unread items are ring[pos:head), so head-pos <= len(slots) for every
-// sharer. A sharer with more than the bound unread, not counting its own, is not a sharer for long:
-// it is given a queue.
+// Invariant: a sharer's unread items are ring[pos:head), and its drainer may read the hand items
+// before pos without the mutex, so head-(pos-hand) <= len(slots) for every sharer: no slot is written
+// that somebody may read. If a sharer leaves while it has some in hand, the ring goes on in another
+// array. A sharer with more than the bound unread, not counting its own, is not a sharer for long: it
+// is given a queue.
 //
 // Invariant: a sharer that sleeps has nothing unread but messages of its own. So its cursor says
 // nothing, and is set when it wakes.
@@ -23,11 +26,12 @@ const minSlots = 8
 type Lane[T any] struct {
 	Group string // that the readers compete in; empty if each gets every message. Set before anybody sends
 
-	id    uint64 // order of age; lanes on a route are sorted by it
-	graph *Graph[T]
-	bound uint64      // of every sharer
-	batch int         // most items of one claim
-	mu    *sync.Mutex // guards all below but watched; the graph's, if its lanes share one
+	id      uint64 // order of age; lanes on a route are sorted by it
+	graph   *Graph[T]
+	bound   uint64      // of every sharer
+	batch   int         // most items of one claim
+	inPlace bool        // claims may leave items in the ring
+	mu      *sync.Mutex // guards all below but watched; the graph's, if its lanes share one
 
 	watched atomic.Uint64 // not 0 while senders wait; changes with every look at who makes progress
 
@@ -61,6 +65,7 @@ type Lane[T any] struct {
 // NewLane returns a lane for readers that may be bound messages behind.
 func (g *Graph[T]) NewLane(bound int) *Lane[T] {
 	l := &Lane[T]{id: g.lanes.Add(1), graph: g, bound: uint64(bound), batch: batchFor(bound), mu: g.shared}
+	l.inPlace = bound >= minInPlace
 	if l.mu == nil {
 		l.mu = &l.own
 	}
@@ -74,6 +79,10 @@ func batchFor(bound int) int { return min(max(bound/4, 1), MaxBatch) }
 
 // MaxBatch is the most items a Claim returns.
 const MaxBatch = 256
+
+// minInPlace is the least bound with which claims leave items in the ring: it needs room for those
+// beside the bound, so that it may become twice as long.
+const minInPlace = 16
 
 // Lock locks the mutex that guards the lane, for AppendLocked.
 func (l *Lane[T]) Lock() { l.mu.Lock() }
@@ -210,7 +219,7 @@ func (l *Lane[T]) look() {
 }
 
 func (l *Lane[T]) lookAtRing() {
-	low := l.head
+	low, held := l.head, l.head // what is unread and what is read begin there
 	for i := 0; i < l.busy; i++ {
 		r := l.sharers[i]
 		if behind := l.head - r.pos; behind >= l.bound {
@@ -222,14 +231,15 @@ func (l *Lane[T]) lookAtRing() {
 			l.full++
 		}
 		low = min(low, r.pos)
+		held = min(held, r.pos-uint64(r.hand))
 	}
 	if len(l.sharers) == 0 {
 		return
 	}
-	if l.head-low >= uint64(len(l.slots)) && uint64(len(l.slots)) < l.bound {
-		l.slots = grow(l.slots, low, l.head)
+	if n := uint64(len(l.slots)); l.head-held >= n && (n < l.bound || l.head-low < l.bound) {
+		l.slots = grow(l.slots, low, l.head) // what is read stays where it is
 	}
-	l.limit = low + min(l.bound, uint64(len(l.slots)))
+	l.limit = min(low+l.bound, held+uint64(len(l.slots)))
 }
 
 // grow doubles a ring that holds [low, head).
@@ -283,6 +293,10 @@ func (l *Lane[T]) unshare(r *Reader[T]) {
 	l.swap(int(r.idx), last)
 	l.sharers[last] = nil
 	l.sharers = l.sharers[:last]
+	if r.hand > 0 {
+		r.hand = 0
+		l.slots = slices.Clone(l.slots)
+	}
 	if l.busy == 0 && len(l.slots) > 0 {
 		l.tidy()
 	}

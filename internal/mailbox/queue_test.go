@@ -293,8 +293,8 @@ func TestReturn(t *testing.T) {
 		r := on(l, 1, cfg)
 		put(l, 1, 2, 3, 4)
 		buf := make([]item, 2)
-		n, _ := r.Claim(buf)
-		r.Return(slices.Clone(buf[:n]))
+		items, _ := r.Claim(buf)
+		r.Return(slices.Clone(items))
 		if r.Drains(0) {
 			t.Error("a drainer that returned its items still is one")
 		}
@@ -341,8 +341,8 @@ func testGiveBack(t *testing.T) {
 	ms[1].Join(l, "even", even)
 	put(l, 1, 2)
 	buf := make([]item, 8)
-	if n, _ := ms[1].Claim(buf); n != 1 || buf[0].Val != 2 { // out of turn
-		t.Errorf("claimed %v", values(buf[:n]))
+	if items, _ := ms[1].Claim(buf); len(items) != 1 || buf[0].Val != 2 { // out of turn
+		t.Errorf("claimed %v", values(items))
 		return
 	}
 	ms[2].Join(l, "all", all)
@@ -361,8 +361,8 @@ func testGiveBack(t *testing.T) {
 
 	put(l, 4)
 	put(l, 6)
-	if n, _ := ms[2].Claim(buf); n != 1 {
-		t.Errorf("claimed %v", values(buf[:n]))
+	if items, _ := ms[2].Claim(buf); len(items) != 1 {
+		t.Errorf("claimed %v", values(items))
 		return
 	}
 	last := buf[0]

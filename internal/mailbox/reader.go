@@ -26,6 +26,7 @@ type Reader[T any] struct {
 	own    uint32    // items of its own in [pos, head)
 	active int32     // drainers, from the decision to wake one until its last Claim
 	gone   bool      // removed for good
+	hand   uint16    // so many items before pos are read where they lie in the ring
 	x      *rare[T]  // nil while nothing in it is needed
 	tally  Tally
 }

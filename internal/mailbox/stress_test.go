@@ -31,17 +31,17 @@ func (d *drained) drain() {
 	defer d.running.Done()
 	buf := make([]item, 16)
 	for {
-		n, lost := d.Claim(buf)
+		items, lost := d.Claim(buf)
 		if lost.Count > 0 {
 			if d.lost != nil {
 				d.lost(lost)
 			}
 			continue
 		}
-		if n == 0 {
+		if len(items) == 0 {
 			return
 		}
-		for _, it := range buf[:n] {
+		for _, it := range items {
 			d.handle(it)
 			if d.Watched() != 0 {
 				d.Progress()

@@ -393,16 +393,16 @@ func (c *conn[T]) claim(reader *mailbox.Reader[T]) {
 		l.handBuf = make([]mailbox.Item[T], mailbox.MaxBatch)
 	}
 	l.ready.Store(false) // before the claim: a Wake after it is not lost
-	n, lag := reader.ClaimAs(c.writer, l.handBuf)
+	items, lag := reader.ClaimAs(c.writer, l.handBuf)
 	if lag.Count > 0 {
 		l.ready.Store(true)
 		h := l.node.host
 		l.injectGap(Gap{lag.Count, h.UUID(lag.From), h.UUID(lag.To)})
 		return
 	}
-	if n > 0 {
+	if len(items) > 0 {
 		l.ready.Store(true)
-		l.hand = l.handBuf[:n]
+		l.hand = items // in handBuf: the reader has a queue of its own
 		for i := range l.hand {
 			l.claimed = max(l.claimed, l.hand[i].Seq)
 		}
