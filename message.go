@@ -57,13 +57,13 @@ type Message interface {
 // message is the Message that this package makes. With its receipt it is one allocation of 112
 // bytes.
 type message struct {
-	receipt Receipt // of the first pod to send it; holds the UUID. Its pod is set when the message is sent, and from then on nothing below changes
-	replyTo uuid.UUID
-	origin  *Receipt // where replies to what this answers are waited for, if known
-	typ     string
-	nanos   int64 // Unix time; noTime for none
+	typ     string // what every message needs comes first, on as few cache lines as may be
 	data    []byte
-	more    *more // nil if there is nothing in it
+	more    *more    // nil if there is nothing in it
+	origin  *Receipt // where replies to what this answers are waited for, if known
+	receipt Receipt  // of the first pod to send it; holds the UUID. Its pod is set when the message is sent, and from then on nothing else changes
+	replyTo uuid.UUID
+	nanos   int64 // Unix time; noTime for none
 }
 
 // more is what few messages have.
@@ -248,6 +248,9 @@ func (m *message) Timestamp() time.Time {
 }
 
 func (m *message) Data() []byte {
+	if m.more == nil { // the ordinary case
+		return m.data
+	}
 	data, _ := m.encoded()
 	return data
 }

@@ -33,8 +33,8 @@ const (
 //
 // All methods are safe for concurrent use, and on a nil *Receipt return ErrNoReceipt.
 type Receipt struct {
-	id  uuid.UUID
 	pod atomic.Pointer[Pod]
+	id  uuid.UUID
 	box atomic.Pointer[replies] // made when a reply comes or somebody waits
 }
 
