@@ -30,6 +30,7 @@ type Bus struct {
 
 	log         logrus.FieldLogger
 	maxSize     int
+	plain       bool // see sendPlain
 	podDefaults podConfig
 	plainPod    mailbox.Config          // shared by all pods connected without options
 	buffer      *Buffer                 // nil: no replay
@@ -106,6 +107,7 @@ func New(opts ...Option) *Bus {
 		b.graph = mailbox.NewGraph[Message](nil)
 	}
 	b.mesh = newMeshed(b, &c)
+	b.plain = b.mesh == nil && b.maxSize == 0
 	return b
 }
 

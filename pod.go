@@ -125,6 +125,15 @@ func (p *Pod) Send(msg Message) *Receipt {
 // or ErrClosed. (After ErrClosed some pods may have the message, if the bus was closed while Send
 // waited.)
 func (p *Pod) SendContext(ctx context.Context, msg Message) (*Receipt, error) {
+	if m, ok := msg.(*message); ok {
+		if r := p.bus.sendPlain(p, m); r != nil {
+			return r, nil
+		}
+	}
+	return p.sendContext(ctx, msg)
+}
+
+func (p *Pod) sendContext(ctx context.Context, msg Message) (*Receipt, error) {
 	var s sending
 	err := p.bus.send(ctx, p, msg, &s)
 	if err != nil && !errors.As(err, new(*UndeliveredError)) {

@@ -123,6 +123,9 @@ func (l *Lane[T]) AppendLocked(it *Item[T], own *Reader[T], stale bool) (n int, 
 	return 0, nil, false
 }
 
+// Straight reports whether AppendLocked would append one that is not stale.
+func (l *Lane[T]) Straight() bool { return l.plain && l.head < l.limit }
+
 // Rouse wakes a reader that AppendLocked returned.
 func (r *Reader[T]) Rouse() { r.waker.Wake() }
 
