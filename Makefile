@@ -12,12 +12,13 @@ MAKEFLAGS   += --no-print-directory
 GOTESTFLAGS ?=
 RUN         ?= .
 BENCH       ?= .
+BENCHFLAGS  ?=
 FUZZTIME    ?= 5s
 
 CHECKS := fmt-check vet staticcheck lint tidy-check
 
 # What CI runs, in this order.
-CI_STEPS := $(CHECKS) test race stress bench-smoke fuzz-smoke examples demo
+CI_STEPS := $(CHECKS) test race stress bench-smoke bench-guard fuzz-smoke examples demo
 
 # Tools, pinned. STATICCHECK 2026.2.2 is v0.8.2 of its module.
 GOFUMPT_VERSION     := v0.12.0
@@ -56,6 +57,10 @@ bench: ## Benchmark the root package in rounds, so that noise hits all alike (BE
 	@for round in $$(seq $(COUNT)); do \
 		go test -run '^$$' -bench '$(BENCH)' -benchmem -count=1 $(GOTESTFLAGS) .; done
 
+.PHONY: compare
+compare: ## Measure gravbus beside other libraries, and put that into README (12 minutes)
+	go run ./bench -readme $(BENCHFLAGS)
+
 .PHONY: fmt
 fmt: $(GOFUMPT) ## Format all Go files
 	$(GOFUMPT) -w .
@@ -74,6 +79,10 @@ stress: ## Repeat root and internal tests under -race on 1, 2 and 4 CPUs (COUNT=
 .PHONY: bench-smoke
 bench-smoke: ## Run every benchmark a little, to see that it still works
 	go test -run '^$$' -bench . -benchtime=100x -count=1 $(GOTESTFLAGS) work
+
+.PHONY: bench-guard
+bench-guard: ## Refuse what has become much slower than bench/guard.json allows
+	go run ./bench -guard
 
 # `go test -list` prints the names it found, then the package's `ok` line.
 .PHONY: fuzz-smoke
