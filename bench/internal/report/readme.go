@@ -90,16 +90,39 @@ func relative(base, target string) (string, error) {
 func (v *view) readme(link string) string {
 	d := document{view: v}
 	d.printf("%s\n\n", text(v.summary()))
-	d.list("", append(v.words(), v.rates()...))
+	d.list("", v.ahead())
 	d.plotLink(link)
 	for _, g := range v.groups() {
 		d.short(g)
+	}
+	for _, sentence := range v.rates() {
+		d.printf("%s\n\n", text(sentence))
 	}
 	d.printf("Less is better; %s (`%s`, %s, %s). Limits are no buses but what buses are made of; libraries that run the "+
 		"receivers within the publishing call do other work and are in the plot alone. [The whole report](%s/%s) has all peers with "+
 		"their versions, what each row is, what was lost, the spread, and how it was measured.\n",
 		text(v.rounds()), v.Command, v.Date.UTC().Format("2006-01-02"), text(v.machine()), link, markdownFile)
 	return d.out.String()
+}
+
+// ahead says, a line for each library, in which rows it is the best and ahead of gravbus.
+func (v *view) ahead() []string {
+	var names []string
+	rows := map[string][]string{}
+	for i := range v.Rows {
+		row := &v.Rows[i]
+		if e := v.verdict(row); e.outcome == behind && e.best != nil {
+			name := e.best.peer.Name
+			if rows[name] == nil {
+				names = append(names, name)
+			}
+			rows[name] = append(rows[name], v.label(row))
+		}
+	}
+	for i, name := range names {
+		names[i] = fmt.Sprintf("Ahead of it is %s in %s.", name, strings.Join(rows[name], ", "))
+	}
+	return names
 }
 
 func (d *document) plotLink(link string) {

@@ -16,7 +16,8 @@ import (
 func machine() result.Machine {
 	m := result.Machine{CPU: "unknown", Cores: runtime.NumCPU(), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version()}
 	if kernel := firstOf(fileOf("/proc/sys/kernel/osrelease"), sysctl("kern.osrelease")); kernel != "" {
-		m.OS += " " + kernel
+		version, _, _ := strings.Cut(kernel, "-") // what follows is whose build it is
+		m.OS += " " + version
 	}
 	if cpu := firstOf(fieldOf("/proc/cpuinfo", "model name"), sysctl("machdep.cpu.brand_string"), sysctl("hw.model")); cpu != "" {
 		m.CPU = cpu
