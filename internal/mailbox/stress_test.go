@@ -108,18 +108,22 @@ func (r *routing) send(ctx context.Context, it item, own *mailbox.Reader[int]) (
 
 // Readers that wait lose nothing, get nothing twice, and everything in order, whatever others do beside them and though they move about; and nobody gets stuck.
 func TestStressExactlyOnce(t *testing.T) {
-	for _, shared := range []bool{false, true} {
-		t.Run(fmt.Sprintf("shared=%v", shared), func(t *testing.T) {
+	for _, c := range []struct {
+		shared bool
+		bound  int
+	}{{false, 8}, {true, 8}, {false, 32}, {true, 32}} { // from 16 on, claims leave items in the ring
+		t.Run(fmt.Sprintf("shared=%v/bound=%d", c.shared, c.bound), func(t *testing.T) {
+			bound := c.bound
 			const (
 				senders = 4
 				each    = 1500
 				stable  = 3
 			)
-			g := newGraph(shared)
+			g := newGraph(c.shared)
 			var routes routing
 			var owners atomic.Uint64
 			owners.Store(outsider + 100)
-			common := g.NewLane(8)
+			common := g.NewLane(bound)
 			routes.add(common)
 
 			type key struct {
@@ -134,7 +138,7 @@ func TestStressExactlyOnce(t *testing.T) {
 			got := make([][]int, stable)
 			lost := make([]uint64, stable)
 			for i := range stable {
-				cfg := config(8, mailbox.Wait)
+				cfg := config(bound, mailbox.Wait)
 				cfg.Cap = 1 << 20 // it may change its interest faster than it claims
 				d := newDrained(uint64(i+1), cfg, func(it item) {
 					got[i] = append(got[i], it.Val)
@@ -155,7 +159,7 @@ func TestStressExactlyOnce(t *testing.T) {
 				churn.Go(func() {
 					l := common
 					for !stopped() {
-						next := g.NewLane(8)
+						next := g.NewLane(bound)
 						d.Move(next, i == 0, all, func() { routes.add(next) })
 						if l != common {
 							routes.remove(l)
@@ -172,7 +176,7 @@ func TestStressExactlyOnce(t *testing.T) {
 					rng := rand.New(rand.NewPCG(1, owners.Load()))
 					for !stopped() {
 						p := mailbox.Policy(rng.IntN(5))
-						cfg := config(8, p)
+						cfg := config(bound, p)
 						cfg.Width = 1 + rng.IntN(3)
 						id := owners.Add(1)
 						d := newDrained(id, cfg, func(item) { runtime.Gosched() })
@@ -184,7 +188,7 @@ func TestStressExactlyOnce(t *testing.T) {
 						}
 						var next *lane
 						if rng.IntN(2) == 0 {
-							next = g.NewLane(8)
+							next = g.NewLane(bound)
 							d.Move(next, rng.IntN(2) == 0, all, func() { routes.add(next) })
 						}
 						for range rng.IntN(20) {
