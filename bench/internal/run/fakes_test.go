@@ -37,14 +37,14 @@ func doubles(_ int, data []byte, deliver func([]byte)) {
 }
 
 func panics(i int, data []byte, deliver func([]byte)) {
-	if i == 100 {
+	if i == 10 { // in the first trial
 		panic("out of cheese")
 	}
 	deliver(data)
 }
 
 func hangs(i int, data []byte, deliver func([]byte)) {
-	if i == 100 {
+	if i == 10 { // in the first trial
 		select {}
 	}
 	deliver(data)
