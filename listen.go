@@ -190,17 +190,17 @@ func wants(i route.Interest) func(Message) bool {
 // history returns what the pod wants of the past, and up to where the past goes. What it gets of
 // peers by asking them is left out.
 func (p *Pod) history(peers *replaying) ([]item, uint64) {
-	items, latest := p.replayable(func(from uint64) bool { return from != p.id && !peers.asked(from) })
+	items, latest := p.replayable(func(from uint64, _ Message) bool { return from != p.id })
+	items = peers.gets(items)
 	if n, last := len(items), p.cfg.replay.last; last > 0 && n > last {
 		items = items[n-last:]
 	}
-	peers.gets(items)
 	return items, latest
 }
 
-// replayable returns what the buffer has that the pod wants replayed, of senders that fit, and up to
-// where the buffer goes.
-func (p *Pod) replayable(fits func(from uint64) bool) (items []item, latest uint64) {
+// replayable returns what the buffer has that the pod wants replayed, if it fits, and up to where the
+// buffer goes.
+func (p *Pod) replayable(fits func(from uint64, msg Message) bool) (items []item, latest uint64) {
 	b := p.bus.buffer
 	if b == nil {
 		return nil, 0
@@ -216,7 +216,7 @@ func (p *Pod) replayable(fits func(from uint64) bool) (items []item, latest uint
 	wanted, types := p.interest(), route.Interest{Allow: r.types}
 	for i, s := range all {
 		typ := s.msg.Type()
-		if fits(s.from) && wanted.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
+		if fits(s.from, s.msg) && wanted.Match(typ) && !s.msg.Timestamp().Before(r.since) && (len(r.types) == 0 || types.Match(typ)) {
 			items = append(items, item{Val: s.msg, From: s.from, Seq: first + uint64(i)})
 		}
 	}

@@ -47,6 +47,7 @@ type replaying struct {
 	pod *Pod
 
 	mu      sync.Mutex           // guards all below
+	listed  bool                 // the pod's history was taken from the buffer here
 	met     map[string]bool      // UUIDs of the peers that were asked
 	had     map[string]string    // UUID of the last message of a peer that was not there, and came from the buffer here, by the peer's UUID
 	upTo    map[uint64]uint64    // by the number of the peer's pod: live messages up to this place in the buffer were held
@@ -61,30 +62,33 @@ func (x *meshed) newReplaying(p *Pod) *replaying {
 	return &replaying{pod: p, met: map[string]bool{}, had: map[string]string{}, upTo: map[uint64]uint64{}, covered: map[uuid.UUID]uint64{}}
 }
 
-// asked reports whether what the peer has is replayed by itself. A nil r has asked nobody.
-func (r *replaying) asked(from uint64) bool {
+// gets returns which of items, from the buffer here, the pod gets at once: not those of peers that
+// were asked, which come with the answer. Of other peers, which are not there, it notes the last:
+// should they come back, only what came after that is wanted. A nil r has asked nobody.
+func (r *replaying) gets(items []item) []item {
 	if r == nil {
-		return false
+		return items
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, asked := r.upTo[from]
-	return asked
+	r.listed = true
+	return slices.DeleteFunc(items, func(it item) bool {
+		uuid := peerOf(it.From, it.Val)
+		if uuid == "" || r.met[uuid] {
+			return uuid != ""
+		}
+		r.had[uuid] = it.Val.UUID()
+		return false
+	})
 }
 
-// gets notes what the pod gets from the buffer here of peers that are not there: should they come
-// back, only what came after that is wanted.
-func (r *replaying) gets(items []item) {
-	if r == nil {
-		return
+// peerOf returns the UUID of the peer that msg came from, which may have been given up since and
+// come back as another; "" if it did not come from one.
+func peerOf(from uint64, msg Message) string {
+	if m, ours := msg.(*message); ours && isPeer(from) {
+		return m.receipt.pod.Load().cfg.peer.uuid
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, it := range items {
-		if m, ours := it.Val.(*message); ours && isPeer(it.From) {
-			r.had[m.receipt.pod.Load().cfg.peer.uuid] = m.UUID()
-		}
-	}
+	return ""
 }
 
 // has reports whether the pod gets, or got, the live message it by the replay.
@@ -158,22 +162,31 @@ func (x *meshed) askReplay(r *replaying, to *peer) {
 	i, c := r.pod.interest(), r.pod.cfg.replay
 	ask := wire.Replay{Allow: i.Allow, Deny: i.Deny, Types: c.types, Last: uint64(c.last), Since: wire.NoTime}
 	r.mu.Lock()
+	if r.met[to.uuid] {
+		r.mu.Unlock()
+		return
+	}
+	// In one turn with gets: what is in the buffer here comes by that, or with the answer.
+	r.met[to.uuid] = true
+	r.upTo[to.pod.id] = math.MaxUint64
 	ask.After = r.had[to.uuid]
 	r.mu.Unlock()
+	before := ask.After == "" // what the peer sent before it was given up is still to come
 	if c.after != "" && ask.After == "" {
 		ask.After = x.afterAt(to, c.after)
 	}
 	if !c.since.IsZero() {
 		ask.Since = c.since.UnixNano()
 	}
-	r.mu.Lock()
-	if r.met[to.uuid] {
-		r.mu.Unlock()
-		return
+	local := func() (all []*message) {
+		items, _ := r.pod.replayable(func(from uint64, msg Message) bool {
+			return from == to.pod.id || before && peerOf(from, msg) == to.uuid
+		})
+		for _, it := range items {
+			all = append(all, it.Val.(*message))
+		}
+		return all
 	}
-	r.met[to.uuid] = true
-	r.upTo[to.pod.id] = math.MaxUint64
-	r.mu.Unlock()
 	x.mu.Lock()
 	x.replays.last++
 	ask.ID = x.replays.last
@@ -186,17 +199,34 @@ func (x *meshed) askReplay(r *replaying, to *peer) {
 		delete(x.replays.asked, ask.ID)
 	} else {
 		// After it is known: what comes from now on is held.
-		local, _ := r.pod.replayable(func(from uint64) bool { return from == to.pod.id })
-		for _, it := range local {
-			a.local = append(a.local, it.Val.(*message))
-		}
+		a.local = local()
 	}
 	x.mu.Unlock()
-	if !asked { // it has just been given up
-		r.mu.Lock()
+	if asked {
+		return
+	}
+	// It has just been given up. If the pod's history was taken already, it was without what came from
+	// this peer; until that is made good nobody asks its successor.
+	r.mu.Lock()
+	listed := r.listed
+	if !listed {
 		delete(r.met, to.uuid)
 		delete(r.upTo, to.pod.id)
-		r.mu.Unlock()
+	}
+	r.mu.Unlock()
+	if !listed {
+		return
+	}
+	items := local()
+	r.mu.Lock()
+	delete(r.met, to.uuid)
+	delete(r.upTo, to.pod.id)
+	if len(items) > 0 {
+		r.had[to.uuid] = items[len(items)-1].UUID()
+	}
+	r.mu.Unlock()
+	if len(items) > 0 {
+		r.begin(to, items, x.bus.buffer.pushed())
 	}
 }
 
