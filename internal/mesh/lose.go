@@ -27,6 +27,9 @@ func (l *Link[T]) lose(err error) {
 		unacked = append(unacked, *l.out.at(l.acked + 1))
 	}
 	pending := l.pending
+	// The peer wants nothing since it said that it leaves, and had all from before when this side said
+	// that nothing more comes. What was sent since by who had looked up the routes before is no loss.
+	over := l.left && l.control.byeSent
 	l.out, l.cost, l.pending, l.pendingCost = ring[T]{}, 0, nil, 0
 	l.epoch++
 	l.mu.Unlock()
@@ -48,6 +51,9 @@ func (l *Link[T]) lose(err error) {
 	}
 	for _, it := range rem.Discarded {
 		gap.add(lostMessage(h, it.Val))
+	}
+	if over {
+		gap = Gap{}
 	}
 	l.answers, l.aside, l.claimed = nil, nil, 0
 	l.hand, l.inject, l.covers, l.coverTop, l.coverSize = nil, nil, nil, 0, 0
