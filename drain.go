@@ -38,7 +38,10 @@ func (b *batch) current() failure {
 
 // drain handles what waits for the pod, and ends when there is nothing more. It runs in a goroutine
 // that Wake started.
-func (p *Pod) drain() {
+func (p *Pod) drain() { p.drainAs(true) }
+
+// drainAs is drain. With yield it lets others run after a few messages, who may have more.
+func (p *Pod) drainAs(yield bool) {
 	b := batches.Get().(*batch)
 	defer p.drained(b)
 	started := now()
@@ -60,7 +63,7 @@ func (p *Pod) drain() {
 		ended := now()
 		p.stats.busy.Add(ended - started)
 		started = ended
-		if n < 16 {
+		if n < 16 && yield {
 			runtime.Gosched()
 		}
 	}

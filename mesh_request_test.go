@@ -779,3 +779,27 @@ func TestMeshRequestTyped(t *testing.T) {
 		}
 	})
 }
+
+// A reply reaches the pod's waits from a peer too that does not know yet that somebody waits.
+func TestMeshReplyToPodThatWaits(t *testing.T) {
+	for _, latency := range []time.Duration{0, time.Millisecond} {
+		meshBubble(t, memory.Config{Latency: latency}, func(t *testing.T, n meshNet) {
+			a, b := n.pair()
+			meshReplier(t, a, "ask", "a")
+			meshWanted(t, b, "ask", 1)
+			for range 20 {
+				pod := b.Connect()
+				pod.Send(gravbus.NewMsg("ask", nil))
+				must(t, pod.WaitUntil(gravbus.Timeout(60), func(gravbus.Message) error { return nil }))
+				pod.Send(gravbus.NewMsg("ask", nil))
+				_, err := pod.Wait(meshCtx(t, time.Minute))
+				must(t, err)
+				pod.Send(gravbus.NewMsg("ask", nil))
+				time.Sleep(time.Second)
+				_, err = pod.Wait(meshCtx(t, time.Minute))
+				must(t, err)
+				pod.Disconnect()
+			}
+		})
+	}
+}

@@ -306,7 +306,7 @@ func (p *peer) deliver(in *mesh.Inbound[Message], block bool) bool {
 			x.cover(p, rare.Covered, m)
 		}
 		if plain || len(groups) > 0 {
-			in.Next = p.post(&it, &found, plain && groups == nil && !poll)
+			in.Next = p.post(in, &it, &found, plain && groups == nil && !poll)
 		} else {
 			in.Next = len(found.Sinks()) + 1
 		}
@@ -365,7 +365,7 @@ func (p *peer) deliverOn(in *mesh.Inbound[Message], it *item, found *route.Found
 			if in.Rare != nil && in.Rare.From != 0 {
 				from = p.remote(in.Rare.From)
 			}
-			b.parked.deliver(b, id, reply{from: from, msg: m})
+			x.answered(id, reply{from: from, msg: m})
 		}
 	}
 	return true
@@ -373,7 +373,7 @@ func (p *peer) deliverOn(in *mesh.Inbound[Message], it *item, found *route.Found
 
 // post puts a message into the buffer and into as many lanes of its route as can take it at once,
 // with one turn of the mutex that they share. It returns the number of lanes and one.
-func (p *peer) post(it *item, found **route.Found[*lane], straight bool) int {
+func (p *peer) post(in *mesh.Inbound[Message], it *item, found **route.Found[*lane], straight bool) int {
 	b := p.mesh.bus
 	if b.buffer == nil {
 		*found = b.routes.Refresh(*found)
@@ -405,6 +405,12 @@ func (p *peer) post(it *item, found **route.Found[*lane], straight bool) int {
 		}
 	}
 	b.buffer.mu.Unlock()
+	if in.Lend && woken == 1 {
+		if w, ok := wake[0].Waker().(*waker); ok && (*Pod)(w).brief() {
+			in.Woken = w
+			return next + 1
+		}
+	}
 	for _, w := range wake[:woken] {
 		w.Rouse()
 	}

@@ -306,6 +306,26 @@ func (x *meshed) asker(id uuid.UUID) (from *peer, all bool) {
 	return nil, !x.bus.parked.waits(id)
 }
 
+// answered brings a reply of a peer to who waits for it, or to the pod that asked.
+func (x *meshed) answered(id uuid.UUID, rep reply) {
+	b := x.bus
+	if !b.parked.waits(id) {
+		if m := x.buffered(id); m != nil && m.receipt.pod.Load().cfg.peer == nil {
+			m.receipt.deliver(b, rep.from, rep.msg)
+			return
+		}
+	}
+	b.parked.deliver(b, id, rep)
+}
+
+// stepAside is called by a goroutine that is about to wait for what may come from a peer: it may be
+// the one that reads from there.
+func (x *meshed) stepAside() {
+	if x != nil {
+		x.node.StepAside()
+	}
+}
+
 // present returns the peer, which may be nil, or what has come in its place: it may have been given
 // up and be back.
 func (x *meshed) present(p *peer) *peer {

@@ -129,6 +129,7 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 			all := q.answeredByAll()
 			var err error
 			if !all {
+				b.mesh.stepAside()
 				select {
 				case o := <-w.got:
 					rep, ok = o.reply, true

@@ -79,6 +79,7 @@ func (r *Receipt) wait(ctx context.Context, lost <-chan struct{}) (reply, error)
 		p.bus.parked.register(r, box)
 		defer p.bus.parked.unregister(r.id)
 	}
+	p.bus.mesh.stepAside()
 	var err error
 	select {
 	case o := <-w.got:
@@ -116,6 +117,7 @@ func (r *Receipt) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 	box = p.bus.parked.register(r, box)
 	defer p.bus.parked.unregister(r.id)
 	box.offer(p.bus, w)
+	p.bus.mesh.stepAside()
 	select {
 	case o := <-w.got:
 		return o.err

@@ -66,7 +66,7 @@ func (b *replies) deliver(bus *Bus, rep reply, to ...*Pod) {
 	b.mu.Unlock()
 	if nobody {
 		for _, p := range to {
-			p.keepUnclaimed(unclaimed{b, rep.n, rep.msg})
+			p.keepUnclaimed(unclaimed{b, rep.n, rep.msg}, rep.from)
 		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/gravbus/gravbus/internal/route"
 )
 
-// MaxUnclaimed is how many replies to a pod's messages are kept for its next WaitOn, WaitUntil or
-// Wait, if the pod has no handler and nobody waits on the receipt. The oldest go first; their
+// MaxUnclaimed is how many replies to a pod's messages are kept until a WaitOn, WaitUntil or Wait of
+// the pod takes them, if it has no handler and nobody waits on the receipt. The oldest go first; their
 // receipts still have them.
 const MaxUnclaimed = 64
 
@@ -65,10 +65,12 @@ func orBackground(ctx context.Context) context.Context {
 // A wait is a temporary receiver of a pod, beside its handler: it has a mailbox of its own.
 type wait struct {
 	pod    *Pod
+	wanted route.Interest // not changed
 	use    *laneUse
 	reader reader
 	fn     MsgFunc       // called by a drainer; nil if the items are pulled
 	start  func()        // drain
+	had    []string      // UUIDs of the latest replies that it has had. Whose turn it is to offer it messages has it
 	wake   chan struct{} // capacity 1: there is something to pull
 	result chan error    // capacity 1: what fn returned in the end
 	once   sync.Once
@@ -105,6 +107,7 @@ func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
 		return nil, p.closedErr()
 	}
 	interest := route.Interest{Allow: patterns, Deny: p.denied()}
+	w.wanted = interest
 	w.use = p.bus.join(laneKey{interest.Key(), mail.Bound, true}, interest)
 	w.reader.Attach(w.use.lane, true, held)
 	p.bus.mesh.wantWait(w)
@@ -161,7 +164,7 @@ func (w *wait) drain() {
 			break
 		}
 		for i := range b.items {
-			if w.refuses(b.items[i].Val) {
+			if w.refuses(b.items[i].Val) || !w.fresh(b.items[i].Val) {
 				continue
 			}
 			err := call(w.fn, b.items[i].Val)
@@ -169,6 +172,7 @@ func (w *wait) drain() {
 				w.reader.Progress()
 			}
 			if !errors.Is(err, ErrMsgNotWanted) {
+				w.pod.took(b.items[i].Val)
 				w.finish(err)
 				break
 			}
@@ -226,15 +230,15 @@ func (p *Pod) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 		return ErrNilHandler
 	}
 	over := timeout.start()
-	early := p.takeUnclaimed()
-	w, err := p.newWait(nil, fn, len(early) > 0)
+	w, err := p.newWait(nil, fn, true)
 	if err != nil {
 		return err
 	}
 	defer w.end()
-	if len(early) > 0 && !p.bus.helpers.run(func() { w.offer(early) }) {
+	if early := p.earlier(); len(early) == 0 || !p.bus.helpers.run(func() { w.offer(early) }) {
 		w.reader.Begin(nil, 0)
 	}
+	p.bus.mesh.stepAside()
 	select {
 	case err := <-w.result:
 		return err
@@ -258,14 +262,17 @@ func (w *wait) offer(early []unclaimed) {
 	}()
 	for _, u = range early {
 		if !u.box.hold(u.n) {
+			w.pod.took(u.msg) // by its receipt
 			continue
 		}
+		w.fresh(u.msg)
 		calling = true
 		err := call(w.fn, u.msg)
 		calling = false
 		wanted := !errors.Is(err, ErrMsgNotWanted)
 		u.box.let(w.pod.bus, u.n, wanted)
 		if wanted {
+			w.pod.took(u.msg)
 			w.finish(err)
 			return
 		}
@@ -282,9 +289,11 @@ func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
 		return nil, err
 	}
 	defer w.end()
-	for _, u := range p.takeUnclaimed() {
-		if len(patterns) == 0 || (route.Interest{Allow: patterns}).Match(u.msg.Type()) {
-			if u.box.hold(u.n) {
+	for _, u := range p.earlier() {
+		if w.wanted.Match(u.msg.Type()) {
+			held := u.box.hold(u.n)
+			p.took(u.msg)
+			if held {
 				u.box.let(p.bus, u.n, true)
 				return u.msg, nil
 			}
@@ -342,6 +351,7 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 			w.forget()
 			w.pod.bus.endedLoop()
 		}()
+		w.pod.bus.mesh.stepAside()
 		for ctx.Err() == nil {
 			select {
 			case <-w.wake:
@@ -360,8 +370,11 @@ func (w *wait) pull(ctx context.Context) iter.Seq[Message] {
 					if ctx.Err() != nil || w.pod.state.Load() != podOpen {
 						return
 					}
-					if !w.refuses(b.items[i].Val) && !yield(b.items[i].Val) {
-						return
+					if msg := b.items[i].Val; !w.refuses(msg) && w.fresh(msg) {
+						w.pod.took(msg)
+						if !yield(msg) {
+							return
+						}
 					}
 					if w.reader.Watched() != 0 {
 						w.reader.Progress()
@@ -382,34 +395,93 @@ type unclaimed struct {
 	msg Message
 }
 
-// keepUnclaimed remembers a reply for the next wait, if the pod has no handler that could have seen
-// it.
-func (p *Pod) keepUnclaimed(u unclaimed) {
+// keepUnclaimed brings a reply that nobody waited for to the pod's waits in progress, and remembers it
+// for those to come, until one of them takes it; not if the pod has a handler that could have seen it.
+//
+// Invariant: a wait in progress gets every reply that comes, from here if not by a lane as well: the
+// sender, or a peer, may have looked up its route before the wait began. So waits pass over what
+// they had already, see wait.fresh, and what they take may not be here yet, see took.
+func (p *Pod) keepUnclaimed(u unclaimed, from uint64) {
 	if p.cfg.peer != nil {
 		return
 	}
 	if h := p.handler.Load(); h != nil && h.fn != nil {
 		return
 	}
+	for _, w := range p.keep(u) {
+		w.reader.Give(item{Val: u.msg, From: from})
+	}
+}
+
+// keep is keepUnclaimed but for the waits that are to have the reply, which it returns.
+func (p *Pod) keep(u unclaimed) (waits []*wait) {
+	id := u.msg.UUID()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state.Load() != podOpen {
-		return
+		return nil
 	}
 	x := p.extra()
+	if i := slices.Index(x.taken, id); i >= 0 {
+		x.taken = slices.Delete(x.taken, i, i+1)
+		return nil
+	}
 	if len(x.unclaimed) == MaxUnclaimed {
 		x.unclaimed = slices.Delete(x.unclaimed, 0, 1)
 	}
 	x.unclaimed = append(x.unclaimed, u)
+	for w := range x.waits {
+		if w.wanted.Match(u.msg.Type()) {
+			waits = append(waits, w)
+		}
+	}
+	return waits
 }
 
-func (p *Pod) takeUnclaimed() []unclaimed {
+// took notes that a wait has taken a message: if it is a reply no other one is to have it.
+func (p *Pod) took(msg Message) {
+	if msg.ReplyTo() == "" {
+		return
+	}
+	id := msg.UUID()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := p.extra()
+	if i := slices.IndexFunc(x.unclaimed, func(u unclaimed) bool { return u.msg.UUID() == id }); i >= 0 {
+		x.unclaimed = slices.Delete(x.unclaimed, i, i+1)
+		return
+	}
+	x.taken = remember(x.taken, id)
+}
+
+// fresh reports whether the wait has not had the message: a reply may come twice.
+func (w *wait) fresh(msg Message) bool {
+	if msg.ReplyTo() == "" {
+		return true
+	}
+	id := msg.UUID()
+	if slices.Contains(w.had, id) {
+		return false
+	}
+	w.had = remember(w.had, id)
+	return true
+}
+
+// remember adds a UUID to some, of which it keeps the latest: as many as there may be senders that
+// are between giving a reply to a lane and to keepUnclaimed.
+func remember(ids []string, id string) []string {
+	if len(ids) == 64 {
+		ids = slices.Delete(ids, 0, 1)
+	}
+	return append(ids, id)
+}
+
+// earlier returns the replies that came before now and that nobody has taken.
+func (p *Pod) earlier() []unclaimed {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.extras == nil {
 		return nil
 	}
-	all := p.extras.unclaimed
-	p.extras.unclaimed = nil
-	return all
+	return slices.Clone(p.extras.unclaimed)
 }

@@ -794,3 +794,72 @@ func TestGuarantee7Messages(t *testing.T) {
 		}
 	})
 }
+
+// A wait of a pod takes a reply once, whether it came before or meanwhile, and leaves the others to
+// the pod's next waits.
+func TestGuarantee7WaitsTakeReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := testBus(t)
+		other := bus.Connect()
+		must(t, other.OnType("ask.*", func(msg gravbus.Message) error {
+			if msg.Type() == "ask.late" {
+				time.Sleep(time.Second)
+			}
+			_, i := numberOf(msg)
+			other.ReplyTo(msg, nth("answer", 0, i))
+			return nil
+		}))
+		take := map[string]func(pod *gravbus.Pod) (gravbus.Message, error){
+			"Wait": func(pod *gravbus.Pod) (gravbus.Message, error) { return pod.Wait(t.Context()) },
+			"WaitUntil": func(pod *gravbus.Pod) (got gravbus.Message, err error) {
+				err = pod.WaitUntil(gravbus.Timeout(5), func(msg gravbus.Message) error { got = msg; return nil })
+				return got, err
+			},
+			"Messages": func(pod *gravbus.Pod) (gravbus.Message, error) {
+				for msg := range pod.Messages(t.Context(), "answer") {
+					return msg, nil
+				}
+				return nil, errors.New("ended")
+			},
+		}
+		for name, one := range take {
+			pod := bus.Connect()
+			expect := func(i int) {
+				t.Helper()
+				msg, err := one(pod)
+				if err != nil {
+					t.Errorf("%s: instead of reply %d: %v", name, i, err)
+				} else if _, got := numberOf(msg); got != i {
+					t.Errorf("%s: reply %d, want %d", name, got, i)
+				}
+			}
+			for i := range 5 {
+				pod.Send(nth("ask.late", 0, i))
+				expect(i)
+			}
+			if name == "Messages" {
+				continue // it begins with what comes
+			}
+			for i := range 5 {
+				pod.Send(nth("ask.now", 0, i))
+			}
+			synctest.Wait()
+			for i := range 5 {
+				expect(i)
+			}
+			for i := range 3 { // the next to last, then the others
+				pod.Send(nth("ask.now", 0, i))
+			}
+			pod.Send(nth("ask.late", 0, 3))
+			must(t, pod.WaitUntil(gravbus.Timeout(5), func(msg gravbus.Message) error {
+				if _, i := numberOf(msg); i != 3 {
+					return gravbus.ErrMsgNotWanted
+				}
+				return nil
+			}))
+			for i := range 3 {
+				expect(i)
+			}
+		}
+	})
+}

@@ -129,6 +129,9 @@ func (l *Lane[T]) Straight() bool { return l.plain && l.head < l.limit }
 // Rouse wakes a reader that AppendLocked returned.
 func (r *Reader[T]) Rouse() { r.waker.Wake() }
 
+// Waker returns what Init was given.
+func (r *Reader[T]) Waker() Waker { return r.waker }
+
 // put puts it on the ring, where there is room. wrote is to be called after it.
 func (l *Lane[T]) put(it *Item[T]) {
 	l.slots[l.head&uint64(len(l.slots)-1)] = *it

@@ -150,6 +150,21 @@ func (r *Reader[T]) Begin(items []Item[T], seq uint64) {
 	r.waker.Wake()
 }
 
+// Give puts an item before all that waits for r.
+func (r *Reader[T]) Give(it Item[T]) {
+	l := r.lock()
+	if r.gone {
+		l.mu.Unlock()
+		return
+	}
+	r.rare().before = append(r.x.before, it)
+	wake := r.wakeFor(1)
+	l.mu.Unlock()
+	if wake {
+		r.waker.Wake()
+	}
+}
+
 // wakeFor makes r active if it sleeps and has n items before it; the caller is to wake it.
 func (r *Reader[T]) wakeFor(n int) bool {
 	if n == 0 || r.active > 0 {

@@ -46,26 +46,31 @@ type conn[T any] struct {
 	rare    wire.Rare
 	pinged  time.Time
 
+	loan loan // of the goroutine that reads
+
 	// Owned by the reader.
-	items wire.BatchReader
-	item  wire.Item
+	items  wire.BatchReader
+	item   wire.Item
+	packet []byte // the last one's memory
+	woken  Woken  // by the packet that is being read
 }
 
 func newConn[T any](l *Link[T], c transport.Conn, peer *Peer, dialled bool) *conn[T] {
 	own := *peer
 	own.WindowCount, own.WindowCost = min(own.WindowCount, MaxWindowCount), min(own.WindowCost, MaxWindowCost)
 	peer = &own
-	return &conn[T]{link: l, c: c, peer: peer, dialled: dialled, stop: make(chan struct{}), done: make(chan struct{}), pen: make(chan struct{}, 1)}
+	cn := &conn[T]{link: l, c: c, peer: peer, dialled: dialled, stop: make(chan struct{}), done: make(chan struct{}), pen: make(chan struct{}, 1)}
+	cn.loan.timer = time.AfterFunc(time.Hour, cn.recall)
+	cn.loan.timer.Stop()
+	return cn
 }
 
 // start starts both goroutines. They end when the connection does, see fail.
 func (c *conn[T]) start() {
 	c.c.SetReadLimit(readLimit(c.link.node.cfg.MaxMessage))
 	n := c.link.node
-	n.wg.Go(func() {
-		c.fail(c.read())
-		c.end()
-	})
+	n.wg.Add(1)
+	go c.read()
 	n.wg.Go(func() {
 		if err := c.write(); err != nil {
 			c.hearOut()

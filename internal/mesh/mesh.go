@@ -123,6 +123,12 @@ type Gap struct {
 	From, To wire.ID
 }
 
+// Woken has something to do. One of its methods is to be called, once.
+type Woken interface {
+	Wake() // does it in a goroutine of its own
+	Run()  // does it here; it may take as long as it likes, and end the goroutine
+}
+
 // An Inbound is an item on its way from a link into the bus.
 type Inbound[T any] struct {
 	Val   T
@@ -130,6 +136,11 @@ type Inbound[T any] struct {
 	Flags byte       // of a message
 	Rare  *wire.Rare // of a message; not to be changed
 	Extra any        // of others: wire.Gap, wire.Targets, uint64
+
+	// Lend says that Deliver, if what it does makes just one receiver have something to do, may leave it
+	// in Woken instead of waking it: the goroutine that reads sees to it then, see conn.lend.
+	Lend  bool
+	Woken Woken
 
 	Found any    // the host's, between calls of Deliver
 	Next  int    // the host's, between calls of Deliver

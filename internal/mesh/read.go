@@ -9,47 +9,66 @@ import (
 	"github.com/gravbus/gravbus/internal/wire"
 )
 
-// read reads packets until the connection ends. It never waits for anything else: what cannot be
-// delivered at once goes to the inbox.
-func (c *conn[T]) read() error {
-	n := c.link.node
-	// The deadline was for the handshake. From here on the connection is dead when nothing comes for
-	// DeadAfter; a packet may take longer.
-	if err := errors.Join(c.c.SetReadIdle(n.cfg.DeadAfter), c.c.SetReadDeadline(time.Time{})); err != nil {
+// read reads packets until the connection ends, or another goroutine does so in its place. It never
+// waits for anything else: what cannot be delivered at once goes to the inbox, and for what it lends
+// itself to see lend.
+func (c *conn[T]) read() {
+	err := c.expect()
+	for err == nil {
+		err = c.readPacket()
+		woken := c.woken
+		c.woken = nil
+		switch {
+		case woken == nil:
+		case err != nil:
+			woken.Wake()
+		case !c.lend(woken):
+			return
+		}
+	}
+	c.fail(err)
+	c.loan.timer.Stop()
+	c.end()
+	c.link.node.wg.Done()
+}
+
+// expect sets how long the connection may be silent. The deadline was for the handshake. From here on
+// the connection is dead when nothing comes for DeadAfter; a packet may take longer.
+func (c *conn[T]) expect() error {
+	return errors.Join(c.c.SetReadIdle(c.link.node.cfg.DeadAfter), c.c.SetReadDeadline(time.Time{}))
+}
+
+func (c *conn[T]) readPacket() error {
+	packet, err := c.c.ReadFrame(c.packet)
+	if err != nil {
 		return err
 	}
-	var buf []byte
-	for {
-		packet, err := c.c.ReadFrame(buf)
+	if !c.spoken.Load() {
+		c.confirmed()
+	}
+	c.link.count.bytesIn.Add(uint64(len(packet)))
+	for rest := packet; len(rest) > 0; {
+		var kind wire.Kind
+		var body []byte
+		if kind, body, rest, err = wire.Next(rest); err != nil {
+			return err
+		}
+		if kind == wire.KindBatch {
+			err = c.readBatch(body, len(packet) <= lendSize)
+		} else {
+			err = c.readControl(kind, body)
+		}
 		if err != nil {
 			return err
 		}
-		if !c.spoken.Load() {
-			c.confirmed()
-		}
-		c.link.count.bytesIn.Add(uint64(len(packet)))
-		for rest := packet; len(rest) > 0; {
-			var kind wire.Kind
-			var body []byte
-			if kind, body, rest, err = wire.Next(rest); err != nil {
-				return err
-			}
-			if kind == wire.KindBatch {
-				err = c.readBatch(body)
-			} else {
-				err = c.readControl(kind, body)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if len(packet) >= packetSize/2 {
-			runtime.Gosched() // there may be more at once, and those it is for are to keep pace
-		}
-		if buf = packet; cap(buf) > maxIdleBuffer || cap(buf) > smallBuffer && len(packet) < smallBuffer/8 {
-			buf = nil
-		}
 	}
+	if len(packet) >= packetSize/2 {
+		runtime.Gosched() // there may be more at once, and those it is for are to keep pace
+	}
+	if c.packet = packet; cap(packet) > maxIdleBuffer || cap(packet) > smallBuffer && len(packet) < smallBuffer/8 {
+		c.packet = nil
+	}
+	return nil
 }
 
 // maxIdleBuffer is how much memory a connection keeps for the next packet.
@@ -127,7 +146,7 @@ func (c *conn[T]) readControl(kind wire.Kind, body []byte) error {
 
 // readBatch puts the items of a batch into the inbox, or delivers them at once if nothing waits
 // there.
-func (c *conn[T]) readBatch(body []byte) error {
+func (c *conn[T]) readBatch(body []byte, lend bool) error {
 	l := c.link
 	first, err := c.items.Begin(body)
 	if err != nil {
@@ -173,15 +192,21 @@ func (c *conn[T]) readBatch(body []byte) error {
 		if in.Tag == wire.TagMessage {
 			messages++
 		}
-		in.seq, in.Stream = it.Seq, stream
+		in.seq, in.Stream, in.Lend = it.Seq, stream, lend
 		if !l.waiting.Load() {
-			if l.deliver(&in, false) {
+			done := l.deliver(&in, false)
+			if in.Woken != nil {
+				lend = c.wake(in.Woken)
+				in.Woken = nil
+			}
+			if done {
 				received, delivered, cost = it.Seq, it.Seq, cost+in.cost
 				continue
 			}
 			note() // before somebody else delivers
 			delivered, cost = 0, 0
 		}
+		in.Lend = false // whoever delivers it
 		if err := l.leave(&in); err != nil {
 			return err
 		}
