@@ -86,7 +86,7 @@ func relative(base, target string) (string, error) {
 }
 
 // readme returns the short form: how gravbus stands, the overview, and a table for each group with
-// gravbus, the best other async library of each row, and a limit.
+// gravbus, the best other async library of each row, and the lowest limit.
 func (v *view) readme(link string) string {
 	d := document{view: v}
 	d.printf("%s\n\n", text(v.summary()))
@@ -98,9 +98,10 @@ func (v *view) readme(link string) string {
 	for _, sentence := range v.rates() {
 		d.printf("%s\n\n", text(sentence))
 	}
-	d.printf("Less is better; %s (`%s`, %s, %s). Limits are no buses but what buses are made of; libraries that run the "+
-		"receivers within the publishing call do other work and are in the plot alone. [The whole report](%s/%s) has all peers with "+
-		"their versions, what each row is, what was lost, the spread, and how it was measured.\n",
+	d.printf("Less is better; %s (`%s`, %s, %s). The limit is the lowest figure of those peers that "+
+		"are no bus but what buses are made of: calls, channels, a ring, sockets. Libraries that run the receivers within the "+
+		"publishing call do other work and are in the plot alone. [The whole report](%s/%s) has all peers with their versions, "+
+		"what each row is, what was lost, the spread, and how it was measured.\n",
 		text(v.rounds()), v.Command, v.Date.UTC().Format("2006-01-02"), text(v.machine()), link, markdownFile)
 	return d.out.String()
 }
@@ -159,18 +160,11 @@ func (d *document) short(group string) {
 	d.printf("\n")
 }
 
-// reference is the limit to compare with in one process: what one would write without a library.
-const reference = "channel"
-
-// limit returns the limit of a row that the short form shows: channels if they are in it, else the best.
+// limit returns the lowest limit of a row.
 func (v *view) limit(row *result.Row) *figure {
 	var lowest *figure
 	for _, f := range v.row(row) {
-		switch {
-		case f.peer.Kind != kindLimit || !f.valid():
-		case f.peer.ID == reference:
-			return f
-		case lowest == nil || f.median < lowest.median:
+		if f.peer.Kind == kindLimit && f.valid() && (lowest == nil || f.median < lowest.median) {
 			lowest = f
 		}
 	}

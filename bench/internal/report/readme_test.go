@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gravbus/gravbus/bench/internal/report"
+	"github.com/gravbus/gravbus/bench/internal/result"
 )
 
 func TestREADME(t *testing.T) {
@@ -35,6 +36,31 @@ func TestREADME(t *testing.T) {
 		t.Error("no link to the plot, relative to the README")
 	}
 	golden(t, "readme.md", []byte(body))
+}
+
+// The limit of a row is the lowest that has lost nothing, whichever it is.
+func TestREADMELimit(t *testing.T) {
+	lossy := took(1)
+	lossy[0].Received--
+	for _, c := range []struct {
+		channel, direct []result.Sample
+		want            string
+	}{
+		{took(9), took(4), "| 4.00 ns (direct) |"},
+		{took(4), took(9), "| 4.00 ns (channel) |"},
+		{took(9), lossy, "| 9.00 ns (channel) |"},
+		{lossy, lossy, "| – |"},
+	} {
+		path := filepath.Join(t.TempDir(), "README.md")
+		write(t, path, "<!-- bench -->\n<!-- /bench -->\n")
+		r := one(map[string][]result.Sample{"gravbus": took(5), "alpha": took(6), "channel": c.channel, "direct": c.direct})
+		if err := report.README(path, t.TempDir(), r); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(path); err != nil || !strings.Contains(string(data), c.want) {
+			t.Errorf("no %q in\n%s", c.want, data)
+		}
+	}
 }
 
 func TestREADMEMarks(t *testing.T) {

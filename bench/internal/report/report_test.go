@@ -19,6 +19,7 @@ func one(cells map[string][]result.Sample) *result.Report {
 		Rounds: 3,
 		Peers: []result.Peer{
 			{ID: "channel", Name: "channel", Kind: "limit"},
+			{ID: "direct", Name: "direct", Kind: "limit"},
 			{ID: "gravbus", Name: "gravbus", Kind: "async"},
 			{ID: "gravbus-noreplay", Name: "gravbus, replay off", Kind: "async"},
 			{ID: "alpha", Name: "alpha", Kind: "async"},
