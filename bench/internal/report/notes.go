@@ -175,4 +175,8 @@ var kindHeads = []struct{ kind, head string }{
 // rule says how rows are judged.
 const rule = "Limits and sync libraries do other work than a bus that hands messages over: they are shown apart and " +
 	"lead no row, nor does gravbus with other settings than its defaults, nor a library that loses or reorders messages " +
-	"or fails in a row. Two figures are about equal if each median lies within what the rounds of the other gave."
+	"or fails in a row. " + equalRule
+
+// equalRule says what figure.equal does.
+const equalRule = "Two figures are about equal if the spans of their rounds overlap and the medians differ by no more than " +
+	"10 %, or if both are written the same."

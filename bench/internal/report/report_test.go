@@ -87,18 +87,35 @@ func TestStanding(t *testing.T) {
 		},
 		{"medians, not means", cells{"gravbus": took(5, 6, 700), "alpha": took(8, 9, 10)}, []string{"leads 1 of 1 row "}, nil},
 		{
-			"within each other's spread",
-			cells{"gravbus": took(5, 7, 9), "alpha": took(5, 6, 9)},
-			[]string{"gravbus and alpha are about equal in 1-1: 7.00 and 6.00 ns.", "≈7.00", "leads 0 of 1 row "},
+			"spans overlap, 10 % apart",
+			cells{"gravbus": took(60, 66, 70), "alpha": took(50, 60, 61)},
+			[]string{"gravbus and alpha are about equal in 1-1: 66.0 and 60.0 ns.", "≈66.0", "●60.0", "leads 0 of 1 row "},
 			[]string{"faster"},
 		},
-		{"within the spread of one only", cells{"gravbus": took(1, 7, 90), "alpha": took(6, 6, 6)}, []string{"alpha is faster"}, nil},
+		{
+			"spans overlap, more than 10 % apart",
+			cells{"gravbus": took(1, 67, 90), "alpha": took(1, 60, 90)},
+			[]string{"alpha is faster than gravbus in 1-1: 60.0 against 67.0 ns."},
+			[]string{"≈67.0", "equal in 1-1"},
+		},
+		{
+			"near, but spans apart",
+			cells{"gravbus": took(62, 63, 64), "alpha": took(59, 60, 61)},
+			[]string{"alpha is faster than gravbus in 1-1: 60.0 against 63.0 ns."},
+			[]string{"≈63.0", "equal in 1-1"},
+		},
+		{
+			"spans apart, but written the same",
+			cells{"gravbus": took(1002, 1002), "alpha": took(1001, 1001)},
+			[]string{"gravbus and alpha are about equal in 1-1: 1.00 and 1.00 µs."},
+			[]string{"faster"},
+		},
 		// alpha's rounds are too wide to tell it from gravbus, but beta's are not.
 		{
 			"behind one, equal with the best",
-			cells{"gravbus": took(4.5, 7, 8), "alpha": took(3, 5, 12), "beta": took(5.4, 5.5, 5.6)},
-			[]string{"beta is faster than gravbus in 1-1: 5.50 against 7.00 ns."},
-			[]string{"about equal in 1-1"},
+			cells{"gravbus": took(69, 70, 80), "alpha": took(30, 64, 120), "beta": took(64, 65, 66)},
+			[]string{"beta is faster than gravbus in 1-1: 65.0 against 70.0 ns."},
+			[]string{"equal in 1-1", "so is"},
 		},
 		{
 			"limits and sync do not count",

@@ -204,12 +204,15 @@ func (f *figure) flaws() []string {
 	return flaws
 }
 
-// equal reports whether each median lies within what the other peer's rounds gave, or both are
-// written the same: then the rounds do not tell which is less.
+// maxApart is how many times the smaller of two figures the larger may be if they are about equal.
+const maxApart = 1.1
+
+// equal reports whether the rounds do not tell which of two figures is less, see rule. That the spans
+// overlap is not enough: one bad round of several would make anything equal.
 func (f *figure) equal(o *figure) bool {
-	within := func(x float64, f *figure) bool { return f.min <= x && x <= f.max }
-	return within(f.median, o) && within(o.median, f) ||
-		quantity(f.median, f.row.Unit) == quantity(o.median, o.row.Unit)
+	overlap := f.min <= o.max && o.min <= f.max
+	near := max(f.median, o.median) <= maxApart*min(f.median, o.median)
+	return overlap && near || quantity(f.median, f.row.Unit) == quantity(o.median, o.row.Unit)
 }
 
 // median returns the middle of the values, or the mean of the two in the middle. It is 0 for none.
