@@ -107,8 +107,12 @@ func (v *view) skipped() []string {
 	return text
 }
 
+// pacedCores is how many cores leave one to the sender that keeps time, beside two busy processes.
+const pacedCores = 4
+
 // rates says for each workload whose loads are shares of a peer's own maximum what those maxima
-// are: a share of a high rate is more work than the same share of a low one.
+// are: a share of a high rate is more work than the same share of a low one. On a small machine it
+// says what else is in these figures.
 func (v *view) rates() []string {
 	var lines, seen []string
 	for i := range v.Rows {
@@ -124,8 +128,13 @@ func (v *view) rates() []string {
 			}
 		}
 		if len(parts) > 0 {
-			lines = append(lines, fmt.Sprintf("The loads of %s are shares of what each peer can send at most, so the rates differ: %s.",
-				row.Workload, strings.Join(parts, "; ")))
+			line := fmt.Sprintf("The loads of %s are shares of what each peer can send at most, so the rates differ: %s.",
+				row.Workload, strings.Join(parts, "; "))
+			if v.Machine.Cores < pacedCores {
+				line += fmt.Sprintf(" With less than %d cores, as here, the higher of these latencies show the machine's scheduling "+
+					"as much as the peer.", pacedCores)
+			}
+			lines = append(lines, line)
 		}
 	}
 	return lines

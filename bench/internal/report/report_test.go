@@ -184,6 +184,24 @@ func TestStanding(t *testing.T) {
 	}
 }
 
+// Where the machine is too small for a sender that keeps time, the report says so.
+func TestSmallMachine(t *testing.T) {
+	const caveat = "show the machine's scheduling as much as the peer"
+	sample := []result.Sample{{Figures: map[string]float64{"ns": 5, "rate": 1e6}, Sent: 9, Received: 9}}
+	for cores, want := range map[int]bool{2: true, 3: true, 4: false} {
+		r := one(map[string][]result.Sample{"gravbus": sample})
+		r.Machine.Cores = cores
+		if got := strings.Contains(table(t, r), caveat); got != want {
+			t.Errorf("%d cores: says so is %t, want %t", cores, got, want)
+		}
+	}
+	r := one(map[string][]result.Sample{"gravbus": took(5)})
+	r.Machine.Cores = 2
+	if strings.Contains(table(t, r), caveat) {
+		t.Error("said of a run without loads")
+	}
+}
+
 // A run in which nothing came divides by nothing. What it has besides is kept.
 func TestWriteWithoutFigures(t *testing.T) {
 	for name, r := range map[string]*result.Report{
