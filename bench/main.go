@@ -99,7 +99,7 @@ func parse(args []string) (*options, error) {
 	peerIDs := flags.String("peers", "", "measure these `peers` only, by their IDs: gravbus,channel (default all)")
 	rowIDs := flags.String("rows", "", "measure these `workloads` only, by their IDs: 1-1,net-128 (default all)")
 	flags.StringVar(&o.out, "out", "", "write into this `directory` (default bench/results of the checkout)")
-	flags.BoolVar(&o.readme, "readme", false, "put the figures into the checkout's README.md, between its bench marks")
+	flags.BoolVar(&o.readme, "readme", false, "put the figures into the checkout's README.md, between its bench marks; its Go code must be committed")
 	flags.BoolVar(&o.list, "list", false, "list peers and workloads, with their IDs, and end")
 	flags.BoolVar(&o.guard, "guard", false, "hold gravbus to the bounds of bench/guard.json; takes less than a minute")
 	cpus := flags.String("cpu", "", "measure with these `numbers` of processors instead, some workloads in one process: 1,2,4")
@@ -138,6 +138,9 @@ func parse(args []string) (*options, error) {
 	}
 	if err == nil {
 		o.workloads, err = pick("-rows", *rowIDs, run.Workloads(), func(w run.Workload) string { return w.ID })
+	}
+	if err == nil && o.readme && !slices.ContainsFunc(o.peers, func(p peer.Peer) bool { return p.ID == "gravbus" }) {
+		err = errors.New("-readme: gravbus is not among -peers")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; %w", err, errUsage)
@@ -196,11 +199,15 @@ func (o *options) do(ctx context.Context) error {
 	if err != nil && (o.out == "" && !o.guard || o.readme) {
 		return err
 	}
+	own, err := version(root)
+	if err != nil && o.readme {
+		return fmt.Errorf("-readme: %w", err)
+	}
 	if o.out == "" {
 		o.out = filepath.Join(root, "bench", "results")
 	}
 	c := run.Config{
-		Peers: o.peers, Workloads: o.workloads, Rounds: o.rounds, Quick: o.quick, Command: o.command, Checkout: root,
+		Peers: o.peers, Workloads: o.workloads, Rounds: o.rounds, Quick: o.quick, Command: o.command, Version: own,
 		Progress: run.NewProgress(os.Stderr, isTerminal(os.Stderr), columns(os.Stderr)),
 	}
 	switch {

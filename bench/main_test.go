@@ -21,6 +21,7 @@ func TestBadFlags(t *testing.T) {
 		{"more"},
 		{"-guard", "-cpu", "1"},
 		{"-readme", "-cpu", "1"},
+		{"-readme", "-peers", "channel"},
 	} {
 		if code := realMain(t.Context(), args); code != exitUsage {
 			t.Errorf("%q: exit status %d, want %d", args, code, exitUsage)

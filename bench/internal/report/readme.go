@@ -98,12 +98,22 @@ func (v *view) readme(link string) string {
 	for _, sentence := range v.rates() {
 		d.printf("%s\n\n", text(sentence))
 	}
-	d.printf("Less is better; %s (`%s`, %s, %s). %s The limit is the lowest figure of those peers that "+
+	d.printf("Less is better; %s (`%s`, gravbus %s, %s, %s). %s The limit is the lowest figure of those peers that "+
 		"are no bus but what buses are made of: calls, channels, a ring, sockets. Libraries that run the receivers within the "+
 		"publishing call do other work and are in the plot alone. [The whole report](%s/%s) has all peers with their versions, "+
 		"what each row is, what was lost, the spread, and how it was measured.\n",
-		text(v.rounds()), v.Command, v.Date.UTC().Format("2006-01-02"), text(v.machine()), equalRule, link, markdownFile)
+		text(v.rounds()), v.Command, text(v.version()), v.Date.UTC().Format("2006-01-02"), text(v.machine()), equalRule, link, markdownFile)
 	return d.out.String()
+}
+
+// version returns the version of gravbus.
+func (v *view) version() string {
+	for _, p := range v.Peers {
+		if p.ID == self {
+			return p.Version
+		}
+	}
+	return ""
 }
 
 // ahead says, a line for each library, in which rows it is the best and ahead of gravbus.

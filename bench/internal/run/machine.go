@@ -69,8 +69,8 @@ func sysctl(name string) string {
 }
 
 // describe returns the peers as the report has them, with the versions this program was built with.
-// A module that is replaced by the checkout has the checkout's revision for a version.
-func describe(peers []peer.Peer, checkout string) []result.Peer {
+// The modules of the checkout have own for a version.
+func describe(peers []peer.Peer, own string) []result.Peer {
 	versions := map[string]string{}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range append(info.Deps, &info.Main) {
@@ -79,7 +79,7 @@ func describe(peers []peer.Peer, checkout string) []result.Peer {
 				version = m.Replace.Version
 			}
 			if version == "" || version == "(devel)" {
-				version = revision(checkout)
+				version = own
 			}
 			versions[m.Path] = version
 		}
@@ -89,12 +89,4 @@ func describe(peers []peer.Peer, checkout string) []result.Peer {
 		all[i] = result.Peer{ID: p.ID, Name: p.Name, Module: p.Module, Version: versions[p.Module], Kind: string(p.Kind), Note: p.Note}
 	}
 	return all
-}
-
-func revision(checkout string) string {
-	out, err := exec.Command("git", "-C", checkout, "describe", "--always", "--dirty", "--tags").Output()
-	if err != nil {
-		return "this checkout"
-	}
-	return strings.TrimSpace(string(out))
 }

@@ -18,8 +18,8 @@ type Config struct {
 	Quick     bool // shorter measurements, for a first look
 	Progress  *Progress
 
-	Command  string // what was typed, for the report
-	Checkout string // the directory of the repository, whose revision is gravbus's version
+	Command string // what was typed, for the report
+	Version string // of gravbus, for the report
 
 	target  time.Duration // of a measured part; 0 chooses
 	silence time.Duration
@@ -47,7 +47,7 @@ func Run(ctx context.Context, c Config) (*result.Report, error) {
 	start := time.Now()
 	r := &result.Report{
 		Date: start.UTC().Truncate(time.Second), Command: c.Command, Machine: machine(), Quick: c.Quick, Rounds: c.Rounds,
-		Peers: describe(c.Peers, c.Checkout),
+		Peers: describe(c.Peers, c.Version),
 	}
 	for _, w := range c.Workloads {
 		r.Rows = append(r.Rows, w.Rows()...)

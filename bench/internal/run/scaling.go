@@ -26,7 +26,7 @@ func Scaling(ctx context.Context, c Config, processors []int) (*result.Scaling, 
 	start := time.Now()
 	s := &result.Scaling{
 		Date: start.UTC().Truncate(time.Second), Command: c.Command, Machine: machine(), Quick: c.Quick, Rounds: c.Rounds,
-		Processors: processors, Peers: describe(c.Peers, c.Checkout),
+		Processors: processors, Peers: describe(c.Peers, c.Version),
 	}
 	for _, w := range c.Workloads {
 		s.Rows = append(s.Rows, w.Rows()...)
