@@ -1,8 +1,8 @@
 // Package peer says what a library has to do to be measured beside the others.
 //
-// An adapter uses its library as the library's own documentation recommends for the case at hand,
-// with the settings that make it lossless where it has such settings, and adds as little as it can:
-// what an adapter costs is charged to the library.
+// An adapter uses its library as the library's documentation shows for the case at hand, with limits
+// lifted where it would lose, and adds as little as it can: what an adapter costs is charged to the
+// library.
 package peer
 
 import (

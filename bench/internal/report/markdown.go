@@ -154,8 +154,7 @@ func (d *document) method() {
 			"Between two processes, the second one has the receivers, and all traffic goes over the loopback.",
 		"The rounds are interleaved: each goes through all rows and peers before the next begins, in an order that is " +
 			"rotated, so that a bad moment of the machine does not hit one library alone.",
-		"Each library is used as its own documentation recommends, with the settings that make it lossless where it has " +
-			"such settings. The note of each peer says how.",
+		"Each library is used as its documentation shows, with limits lifted where it would lose. The note of each peer says how.",
 		"Every delivery is counted, and its order is checked where messages are numbered. Times are per delivery that came.",
 		"A figure is the median of the rounds. The spread is the least and the most that a round gave; no round is thrown away. " +
 			"What did not end in its time once is not tried again, and stands as failed.",
