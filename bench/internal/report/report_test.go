@@ -184,6 +184,22 @@ func TestStanding(t *testing.T) {
 	}
 }
 
+// The verb of a sentence is that of the unit.
+func TestStandingWords(t *testing.T) {
+	samples := map[string][]result.Sample{"gravbus": took(31), "alpha": took(6), "beta": took(5)}
+	for unit, want := range map[string]string{
+		"ns":         "beta is faster than gravbus in 1-1: 5.00 against 31.0 ns; so is alpha (6.00 ns).",
+		"B":          "beta needs less memory than gravbus in 1-1: 5 against 31 B; so does alpha (6 B).",
+		"goroutines": "beta needs fewer goroutines than gravbus in 1-1: 5 against 31 goroutines; so does alpha (6 goroutines).",
+	} {
+		r := one(samples)
+		r.Rows[0].Unit = unit
+		if got := table(t, r); !strings.Contains(got, want) {
+			t.Errorf("%s: no %q in\n%s", unit, want, got)
+		}
+	}
+}
+
 // Where the machine is too small for a sender that keeps time, the report says so.
 func TestSmallMachine(t *testing.T) {
 	const caveat = "show the machine's scheduling as much as the peer"

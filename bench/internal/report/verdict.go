@@ -161,12 +161,12 @@ func (v *view) sentence(d verdict) string {
 	name, unit := v.label(d.row), d.row.Unit
 	switch d.outcome {
 	case behind:
-		verb := "is faster than"
+		verb, one, several := "is faster than", "so is ", "so are "
 		switch unit {
 		case "B":
-			verb = "needs less memory than"
+			verb, one, several = "needs less memory than", "so does ", "so do "
 		case "goroutines":
-			verb = "needs fewer goroutines than"
+			verb, one, several = "needs fewer goroutines than", "so does ", "so do "
 		}
 		line := fmt.Sprintf("%s %s gravbus in %s: %s", d.best.peer.Name, verb, name,
 			pair(d.best.median, "against", d.own.median, unit))
@@ -177,9 +177,9 @@ func (v *view) sentence(d verdict) string {
 		switch len(more) {
 		case 0:
 		case 1:
-			line += "; so is " + more[0]
+			line += "; " + one + more[0]
 		default:
-			line += "; so are " + list(more)
+			line += "; " + several + list(more)
 		}
 		return line + "."
 	case equals:
