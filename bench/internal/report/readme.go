@@ -106,12 +106,10 @@ func (v *view) readme(link string) string {
 	return d.out.String()
 }
 
-// version returns the version of gravbus.
+// version returns the version of gravbus, or nothing if it was not measured.
 func (v *view) version() string {
-	for _, p := range v.Peers {
-		if p.ID == self {
-			return p.Version
-		}
+	if p := v.gravbus(); p != nil {
+		return p.Version
 	}
 	return ""
 }

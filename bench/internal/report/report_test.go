@@ -110,6 +110,12 @@ func TestStanding(t *testing.T) {
 			[]string{"gravbus and alpha are about equal in 1-1: 1.00 and 1.00 µs."},
 			[]string{"faster"},
 		},
+		{
+			"a tie",
+			cells{"gravbus": took(5, 5), "alpha": took(6, 6), "beta": took(5, 5)},
+			[]string{"gravbus and beta are about equal in 1-1: 5.00 and 5.00 ns.", "gravbus  ●5.00", "beta     ●5.00"},
+			[]string{"●6.00", "≈6.00"},
+		},
 		// alpha's rounds are too wide to tell it from gravbus, but beta's are not.
 		{
 			"behind one, equal with the best",

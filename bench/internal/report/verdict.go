@@ -28,23 +28,16 @@ type verdict struct {
 	own     *figure
 	best    *figure   // the best other async library that is valid; nil if there is none
 	ahead   []*figure // those that are ahead of gravbus, the best first
-	level   []*figure // those that are about equal, the best first
 }
 
 // verdict compares gravbus with the other async libraries of a row. Limits and sync libraries do
 // other work and are not looked at, nor is another setting of gravbus.
 func (v *view) verdict(row *result.Row) verdict {
 	d := verdict{row: row}
-	var others []*figure
-	for _, f := range v.row(row) {
-		switch {
-		case f.peer.ID == self:
-			d.own = f
-		case f.competes():
-			others = append(others, f)
-		}
+	if p := v.gravbus(); p != nil {
+		d.own = v.figure(row, p)
 	}
-	byMedian(others)
+	others := slices.DeleteFunc(v.competitors(row), func(f *figure) bool { return f == d.own })
 	if len(others) > 0 {
 		d.best = others[0]
 	}
@@ -59,10 +52,11 @@ func (v *view) verdict(row *result.Row) verdict {
 		d.outcome = alone
 		return d
 	}
+	var near []*figure
 	for _, o := range others {
 		switch {
 		case d.own.equal(o):
-			d.level = append(d.level, o)
+			near = append(near, o)
 		case o.median < d.own.median:
 			d.ahead = append(d.ahead, o)
 		}
@@ -70,8 +64,8 @@ func (v *view) verdict(row *result.Row) verdict {
 	switch {
 	case len(d.ahead) > 0:
 		d.outcome, d.best = behind, d.ahead[0]
-	case len(d.level) > 0:
-		d.outcome, d.best = equals, d.level[0]
+	case len(near) > 0:
+		d.outcome, d.best = equals, near[0]
 	default:
 		d.outcome = leads
 	}
@@ -86,18 +80,20 @@ func (v *view) verdicts() []verdict {
 	return all
 }
 
-func byMedian(figures []*figure) {
-	slices.SortStableFunc(figures, func(a, b *figure) int { return cmp.Compare(a.median, b.median) })
+// competitors returns the figures that can lead a row, the lowest first.
+func (v *view) competitors(row *result.Row) []*figure {
+	all := slices.DeleteFunc(v.row(row), func(f *figure) bool { return !f.competes() })
+	slices.SortStableFunc(all, func(a, b *figure) int { return cmp.Compare(a.median, b.median) })
+	return all
 }
 
 // A mark says how a figure of a matrix stands among the async libraries of its row.
 type mark string
 
-// The marks. A row has one figure that is best, and none if no async library has a valid one.
 const (
 	unmarked mark = ""
-	best     mark = "●"
-	level    mark = "≈"
+	best     mark = "●" // no other has less
+	level    mark = "≈" // about equal to the best
 )
 
 // mark returns the mark of a figure.
@@ -105,14 +101,8 @@ func (v *view) mark(f *figure) mark {
 	if !f.competes() {
 		return unmarked
 	}
-	lowest := f
-	for _, o := range v.row(f.row) {
-		if o.competes() && o.median < lowest.median {
-			lowest = o
-		}
-	}
-	switch {
-	case lowest == f:
+	switch lowest := v.competitors(f.row)[0]; {
+	case f.median == lowest.median:
 		return best
 	case f.equal(lowest):
 		return level

@@ -60,6 +60,16 @@ func (v *view) row(row *result.Row) []*figure {
 	return all
 }
 
+// gravbus returns the peer that the others are compared with, or nil.
+func (v *view) gravbus() *result.Peer {
+	for i := range v.Peers {
+		if v.Peers[i].ID == self {
+			return &v.Peers[i]
+		}
+	}
+	return nil
+}
+
 // groups returns the groups that have rows, in the order of their first rows.
 func (v *view) groups() []string {
 	var groups []string
