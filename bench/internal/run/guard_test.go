@@ -2,6 +2,7 @@ package run
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,5 +79,29 @@ func TestScaling(t *testing.T) {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("no %q in\n%s", want, table.String())
 		}
+	}
+}
+
+// The rounds go through all numbers of processors, and another peer begins in each.
+func TestScalingOrder(t *testing.T) {
+	c := config(t, "right loses", "1-1")
+	var told bytes.Buffer
+	c.Rounds, c.Progress = 2, NewProgress(&told, true, 0)
+	if _, err := Scaling(t.Context(), c, []int{1, 2}); err != nil {
+		t.Fatal(err)
+	}
+	left := strings.NewReplacer("█", "", "░", "")
+	var got []string
+	for line := range strings.SplitSeq(told.String(), "\r\x1b[K") {
+		if words := strings.Fields(left.Replace(line)); len(words) > 0 {
+			got = append(got, strings.TrimSuffix(words[0], ",")+" "+strings.Join(words[len(words)-4:], " "))
+		}
+	}
+	want := []string{
+		"0/8 round 1/2 1-1: right", "1/8 round 1/2 1-1: loses", "2/8 round 1/2 1-1: right", "3/8 round 1/2 1-1: loses",
+		"4/8 round 2/2 1-1: loses", "5/8 round 2/2 1-1: right", "6/8 round 2/2 1-1: loses", "7/8 round 2/2 1-1: right",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

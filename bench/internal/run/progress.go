@@ -16,7 +16,6 @@ type Progress struct {
 
 	start       time.Time
 	done, total int // in units of what one of the shortest takes
-	later       int // what comes after that which expect is told of
 	round       string
 }
 
@@ -33,14 +32,7 @@ func (p *Progress) expect(n int) {
 	if p.start.IsZero() {
 		p.start = time.Now()
 	}
-	p.total = p.done + n + p.later
-}
-
-// follow says how much comes after that which expect is told of.
-func (p *Progress) follow(n int) {
-	if p != nil {
-		p.later = n
-	}
+	p.total = p.done + n
 }
 
 // row says which row is next.

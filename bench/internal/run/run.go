@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -29,15 +30,11 @@ type Config struct {
 
 // withDefaults returns c with the times that are not set.
 func (c Config) withDefaults() Config {
-	times := [...]time.Duration{400 * time.Millisecond, time.Second, 20 * time.Second}
+	target, silence, limit := 400*time.Millisecond, time.Second, 20*time.Second
 	if c.Quick {
-		times = [...]time.Duration{150 * time.Millisecond, 500 * time.Millisecond, 10 * time.Second}
+		target, silence, limit = 150*time.Millisecond, 500*time.Millisecond, 10*time.Second
 	}
-	for i, field := range []*time.Duration{&c.target, &c.silence, &c.limit} {
-		if *field == 0 {
-			*field = times[i]
-		}
-	}
+	c.target, c.silence, c.limit = cmp.Or(c.target, target), cmp.Or(c.silence, silence), cmp.Or(c.limit, limit)
 	return c
 }
 
@@ -127,26 +124,34 @@ func (cs *cells) left() int {
 	return n
 }
 
-// rounds measures each cell n more times. The peers of a workload follow each other, so that a row's
-// figures are of the same minutes, and another one begins in each round.
+// rounds measures each cell n more times.
 func (cs *cells) rounds(ctx context.Context, c Config, n int) error {
 	defer c.Progress.end()
-	for round := range n {
-		c.Progress.expect((n - round) * cs.left())
-		for _, row := range cs.list {
-			if !slices.ContainsFunc(row, func(cl cell) bool { return !cl.finished() }) {
+	for i := range n {
+		c.Progress.expect((n - i) * cs.left())
+		if err := cs.round(ctx, c, i, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// round measures each cell once more, in round i of n. The peers of a workload follow each other, so
+// that a row's figures are of the same minutes, and another one begins in each round.
+func (cs *cells) round(ctx context.Context, c Config, i, n int) error {
+	for _, row := range cs.list {
+		if !slices.ContainsFunc(row, func(cl cell) bool { return !cl.finished() }) {
+			continue
+		}
+		c.Progress.row(i, n, row)
+		for k := range row {
+			cl := &row[(k+i)%len(row)]
+			if cl.finished() {
 				continue
 			}
-			c.Progress.row(round, n, row)
-			for i := range row {
-				cl := &row[(i+round)%len(row)]
-				if cl.finished() {
-					continue
-				}
-				c.Progress.cell(cl)
-				if err := cl.measure(ctx, c); err != nil {
-					return err
-				}
+			c.Progress.cell(cl)
+			if err := cl.measure(ctx, c); err != nil {
+				return err
 			}
 		}
 	}

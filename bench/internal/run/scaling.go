@@ -35,31 +35,36 @@ func Scaling(ctx context.Context, c Config, processors []int) (*result.Scaling, 
 	for i := range all {
 		all[i] = newCells(c, func(peer.Peer, Workload) bool { return true })
 	}
-	err := func() error {
-		for round := range c.Rounds {
-			for i, n := range processors {
-				left := 0
-				for k, cs := range all {
-					rounds := c.Rounds - round
-					if k <= i {
-						rounds--
-					}
-					left += rounds * cs.left()
-				}
-				c.Progress.follow(left)
-				c.env = []string{fmt.Sprintf("GOMAXPROCS=%d", n)}
-				if err := all[i].rounds(ctx, c, 1); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}()
+	err := scalingRounds(ctx, c, processors, all)
 	for _, cs := range all {
 		s.Cells = append(s.Cells, cs.all())
 	}
 	s.Duration = time.Since(start).Round(time.Millisecond)
 	return s, err
+}
+
+// scalingRounds measures the cells of each number of processors.
+func scalingRounds(ctx context.Context, c Config, processors []int, all []*cells) error {
+	defer c.Progress.end()
+	env := c.env
+	for round := range c.Rounds {
+		for i, n := range processors {
+			left := 0
+			for k, cs := range all {
+				rounds := c.Rounds - round
+				if k < i {
+					rounds-- // this one is done
+				}
+				left += rounds * cs.left()
+			}
+			c.Progress.expect(left)
+			c.env = append(slices.Clone(env), fmt.Sprintf("GOMAXPROCS=%d", n))
+			if err := all[i].round(ctx, c, round, c.Rounds); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // scalingLines returns a head and lines of a table: what each peer takes in each workload, with each
