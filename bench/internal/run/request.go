@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gravbus/gravbus/bench/internal/peer"
@@ -13,7 +14,8 @@ import (
 )
 
 const (
-	// requestPatience is how long a request may be without an answer before it is given up.
+	// requestPatience is how long a request may be without an answer before it is given up, at most;
+	// it is not given up before half of that.
 	requestPatience = 2 * time.Second
 	// maxLostRequests ends a measurement, for each costs requestPatience.
 	maxLostRequests = 5
@@ -54,6 +56,7 @@ func newAsker(bus peer.Bus) (*asker, error) {
 // the clock is read once for each.
 type round struct {
 	times *[]int64
+	made  int // with those that were lost
 	lost  int
 	err   error // the last
 }
@@ -61,10 +64,14 @@ type round struct {
 func (r *round) ask(ctx context.Context, a *asker, n int) {
 	start := time.Now()
 	last := time.Duration(0)
-	for i := 0; i < n && r.lost < maxLostRequests; {
-		// One context for many requests: to make one for each would cost as much as a request.
+	i := 0
+	for i < n && r.lost < maxLostRequests {
+		// One context for many requests, until half of its time is over: to make one for each would
+		// cost as much as a request.
 		ctx, cancel := context.WithTimeout(ctx, requestPatience)
-		for end := min(i+ringSize, n); i < end; i++ {
+		var stale atomic.Bool
+		half := time.AfterFunc(requestPatience/2, func() { stale.Store(true) })
+		for end := min(i+ringSize, n); i < end && !stale.Load(); i++ {
 			reply, err := a.bus.Request(ctx, topic, a.data[i%ringSize])
 			if err == nil && (len(reply) < headerSize || numberOf(reply) != uint32(i%ringSize)) {
 				err = errOtherAnswer
@@ -82,8 +89,10 @@ func (r *round) ask(ctx context.Context, a *asker, n int) {
 				last = now
 			}
 		}
+		half.Stop()
 		cancel()
 	}
+	r.made = i
 }
 
 // trial makes n requests by so many goroutines.
@@ -104,17 +113,17 @@ func (a *asker) trial(ctx context.Context, goroutines, n int, times *[]int64) (t
 	}
 	end := time.Now()
 	after := used()
-	lost, err := 0, error(nil)
+	made, lost, err := 0, 0, error(nil)
 	for _, r := range rounds {
+		made += r.made
 		lost += r.lost
 		if r.lost >= maxLostRequests {
 			err = fmt.Errorf("%d requests of one goroutine failed, the last: %w", r.lost, r.err)
 		}
 	}
-	sent := goroutines * each
-	a.sent += sent
-	a.answered += sent - lost
-	return trial{end.Sub(start), after.cpu - before.cpu, after.allocs - before.allocs, sent - lost, meter.growth()}, err
+	a.sent += made
+	a.answered += made - lost
+	return trial{end.Sub(start), after.cpu - before.cpu, after.allocs - before.allocs, made - lost, meter.growth()}, err
 }
 
 // measure measures requests. farCPU, if not nil, returns the processor time the far process has used.
@@ -135,7 +144,7 @@ func (a *asker) measure(ctx context.Context, goroutines int, target time.Duratio
 			after, err2 = farCPU()
 		}
 		t.cpu += after - before
-		if n == maxTimed {
+		if goroutines == 1 && n == maxTimed {
 			t.elapsed = max(t.elapsed, target) // more are not made
 		}
 		return t, errors.Join(err, err2)
