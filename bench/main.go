@@ -217,8 +217,7 @@ func (o *options) do(ctx context.Context) error {
 		return o.doScaling(ctx, c)
 	}
 	r, err := run.Run(ctx, c)
-	measured := slices.ContainsFunc(r.Cells, func(c result.Cell) bool { return len(c.Samples) > 0 })
-	if !measured && err != nil {
+	if err != nil && !measured(r.Cells) {
 		return stopped(err)
 	}
 	if err := report.Table(os.Stdout, r, columns(os.Stdout)); err != nil {
@@ -257,12 +256,20 @@ func (o *options) doGuard(ctx context.Context, c run.Config) error {
 
 func (o *options) doScaling(ctx context.Context, c run.Config) error {
 	s, err := run.Scaling(ctx, c, o.processors)
+	if err != nil && !measured(slices.Concat(s.Cells...)) {
+		return stopped(err)
+	}
 	if err := run.ScalingTable(os.Stdout, s); err != nil {
 		return err
 	}
 	files, errWrite := run.WriteScaling(o.out, s)
 	tellWritten(files)
 	return errors.Join(stopped(err), errWrite)
+}
+
+// measured reports whether a run has come so far that there is something to write.
+func measured(cells []result.Cell) bool {
+	return slices.ContainsFunc(cells, func(c result.Cell) bool { return len(c.Samples) > 0 })
 }
 
 // stopped says so in words if err is that of a context.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/gravbus/gravbus/bench/internal/peers"
@@ -60,11 +61,15 @@ func TestStoppedAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, args := range [][]string{{"-guard"}, {"-cpu", "1"}, {}} {
+		out := t.TempDir()
 		if len(args) == 0 || args[0] != "-guard" {
-			args = append(args, "-out", t.TempDir())
+			args = append(args, "-out", out)
 		}
 		if code := realMain(ctx, args); code != exitFailed {
 			t.Errorf("%q: exit status %d, want %d", args, code, exitFailed)
+		}
+		if files, err := os.ReadDir(out); err != nil || len(files) > 0 {
+			t.Errorf("%q: wrote %v over what was measured before (%v)", args, files, err)
 		}
 	}
 }
