@@ -65,8 +65,8 @@ type Publisher interface {
 	Message(data []byte) any
 	// Publish publishes what Message made. It waits where the library can make it wait.
 	Publish(msg any) error
-	// Flush returns when what was published needs no further call to get out. It is called once
-	// after the last Publish.
+	// Flush returns when what was published needs no further call to get out. It is called after
+	// the last Publish, and whenever the next message is not due yet.
 	Flush() error
 }
 

@@ -1,7 +1,6 @@
 package run
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,10 +72,10 @@ func (t *times) copied() []int64 {
 // serveFar obeys commands until in ends.
 func serveFar(p peer.Peer, in io.Reader, out io.Writer) error {
 	f := &farSide{peer: p}
-	lines, enc := bufio.NewReader(in), json.NewEncoder(out)
+	enc := json.NewEncoder(out)
 	commands := make(chan command)
 	go func() { // ends the process when the near one has gone, whatever the library is doing
-		dec := json.NewDecoder(lines)
+		dec := json.NewDecoder(in)
 		for {
 			var c command
 			if dec.Decode(&c) != nil {

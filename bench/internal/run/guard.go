@@ -82,20 +82,13 @@ type verdict struct {
 // is not kept. A bound that is not kept at first is measured again, twice as often, before it counts.
 func Guard(ctx context.Context, c Config, b Bounds, w io.Writer) (broken []string, err error) {
 	c = c.withDefaults()
-	needed := b.Bounds
-	want := func(p peer.Peer, w Workload) bool {
-		return slices.ContainsFunc(needed, func(b Bound) bool {
-			row, _ := rowOf(b.Row)
-			return row.Workload == w.ID && (b.Peer == p.ID || b.Versus == p.ID)
-		})
-	}
-	cells := newCells(c, want)
+	cells := newCells(c, needed(b.Bounds))
 	if err := cells.rounds(ctx, c, c.Rounds); err != nil {
 		return nil, err
 	}
-	needed = slices.DeleteFunc(slices.Clone(needed), func(b Bound) bool { return cells.judge(b).broken == "" })
-	if len(needed) > 0 {
-		again := newCells(c, want)
+	doubtful := slices.DeleteFunc(slices.Clone(b.Bounds), func(b Bound) bool { return cells.judge(b).broken == "" })
+	if len(doubtful) > 0 {
+		again := newCells(c, needed(doubtful))
 		if err := again.rounds(ctx, c, 2*c.Rounds); err != nil {
 			return nil, err
 		}
@@ -123,6 +116,16 @@ func Guard(ctx context.Context, c Config, b Bounds, w io.Writer) (broken []strin
 			bound.Row, bound.Peer, bound.Versus, digits(v.mine, row.Unit), digits(v.theirs, row.Unit), v.mine/v.theirs, bound.Usual, bound.MaxRatio, v.allocs, most, mark)
 	}
 	return broken, tw.Flush()
+}
+
+// needed reports of a peer and a workload whether bounds need them measured.
+func needed(bounds []Bound) func(peer.Peer, Workload) bool {
+	return func(p peer.Peer, w Workload) bool {
+		return slices.ContainsFunc(bounds, func(b Bound) bool {
+			row, _ := rowOf(b.Row)
+			return row.Workload == w.ID && (b.Peer == p.ID || b.Versus == p.ID)
+		})
+	}
 }
 
 // digits writes three of them, or all that are before the point.

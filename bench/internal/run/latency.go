@@ -28,7 +28,8 @@ func latencyFigures() []figure {
 // later, because the peer was still busy with the ones before. So a peer that stands still for a
 // while pays for all messages that were due meanwhile.
 //
-// The maximum rate is measured first, by the same loop with every message due at once.
+// The maximum rate is measured first, by the same loop with every message due at once. Processor
+// time and allocations are those of that part.
 //
 // What it can resolve: between two messages the pacer yields the processor or, if there is time,
 // sleeps, and a message leaves up to a few microseconds late for it, some 100 µs where the machine has

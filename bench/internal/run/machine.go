@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,28 +16,19 @@ import (
 // machine describes where this runs, as far as it can be found out.
 func machine() result.Machine {
 	m := result.Machine{CPU: "unknown", Cores: runtime.NumCPU(), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version()}
-	if kernel := firstOf(fileOf("/proc/sys/kernel/osrelease"), sysctl("kern.osrelease")); kernel != "" {
+	if kernel := cmp.Or(fileOf("/proc/sys/kernel/osrelease"), sysctl("kern.osrelease")); kernel != "" {
 		version, _, _ := strings.Cut(kernel, "-") // what follows is whose build it is
 		m.OS += " " + version
 	}
-	if cpu := firstOf(fieldOf("/proc/cpuinfo", "model name"), sysctl("machdep.cpu.brand_string"), sysctl("hw.model")); cpu != "" {
+	if cpu := cmp.Or(fieldOf("/proc/cpuinfo", "model name"), sysctl("machdep.cpu.brand_string"), sysctl("hw.model")); cpu != "" {
 		m.CPU = cpu
 	}
 	if kib, err := strconv.ParseUint(strings.TrimSuffix(fieldOf("/proc/meminfo", "MemTotal"), " kB"), 10, 64); err == nil {
 		m.Memory = kib << 10
-	} else if n, err := strconv.ParseUint(firstOf(sysctl("hw.memsize"), sysctl("hw.physmem")), 10, 64); err == nil {
+	} else if n, err := strconv.ParseUint(cmp.Or(sysctl("hw.memsize"), sysctl("hw.physmem")), 10, 64); err == nil {
 		m.Memory = n
 	}
 	return m
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 func fileOf(name string) string {

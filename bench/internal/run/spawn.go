@@ -56,13 +56,13 @@ func spawn(ctx context.Context, j job, limit time.Duration, env []string) (findi
 	switch {
 	case late:
 		found.Sample.Error = fmt.Sprintf("%s %v", tooLate, limit)
-	case err == nil && json.Unmarshal(out.Bytes(), &found) == nil:
-		if found.Sample.Error == "" {
-			return found, nil
-		}
-	default:
-		found = finding{}
+	case err != nil:
 		found.Sample.Error = fmt.Sprintf("ended early (%v)", err)
+	case json.Unmarshal(out.Bytes(), &found) != nil:
+		found = finding{}
+		found.Sample.Error = "ended without a result"
+	case found.Sample.Error == "":
+		return found, nil
 	}
 	if trouble != "" {
 		found.Sample.Error += ": " + trouble
