@@ -24,17 +24,17 @@ func (v *view) markdown(plots []plot) []byte {
 		v.Duration.Round(time.Second), text(v.machine()), v.rounds())
 	d.printf("%s\n\n", text(v.summary()))
 	d.list("", v.words())
-	d.plot(plots, overviewFile)
+	d.plot(plots, "", overviewFile)
 	d.printf("%s\n\n", rule)
 	d.list("", v.rates())
 	for _, g := range v.groups() {
 		d.group(g)
 		switch g {
 		case result.GroupLocal:
-			d.plot(plots, localFile)
+			d.plot(plots, "", localFile)
 		case result.GroupRemote:
-			d.plot(plots, remoteFile)
-			d.plot(plots, latencyFile)
+			d.plot(plots, "", remoteFile)
+			d.plot(plots, "", latencyFile)
 		}
 	}
 	d.list("What went wrong", v.faults())
@@ -62,10 +62,11 @@ func (d *document) list(head string, lines []string) {
 	d.printf("\n")
 }
 
-func (d *document) plot(plots []plot, file string) {
+// plot shows one of the plots, if it is there; dir leads to where they are.
+func (d *document) plot(plots []plot, dir, file string) {
 	for _, p := range plots {
 		if p.file == file && p.data != nil {
-			d.printf("![%s](%s)\n\n", p.alt, p.file)
+			d.printf("![%s](%s%s)\n\n", p.alt, dir, p.file)
 		}
 	}
 }
@@ -77,7 +78,7 @@ func (d *document) group(name string) {
 		return
 	}
 	d.printf("## %s\n\n%s, less is better. **%s** best async library of the row, %s about equal to it, %s no such thing",
-		capital(name), capital(d.view.rounds()), best, level, skippedCell)
+		capital(name), capital(d.rounds()), best, level, skippedCell)
 	if d.missing() {
 		d.printf(", %s not measured", missingCell)
 	}
@@ -180,8 +181,8 @@ func (d *document) peers() {
 
 // details writes every figure with its spread.
 func (d *document) details() {
-	d.printf("## Every figure\n\nMedian, least and most of the rounds; processor time of all processes and allocations, " +
-		"for each delivery or request.\n\n")
+	d.printf("## Every figure\n\nMedian, least and most of the rounds; processor time of all processes, and allocations of the " +
+		"one that sends, for each delivery or request. Where loads are shares of a rate, both are those at the whole rate.\n\n")
 	for _, g := range d.groups() {
 		d.printf("<details><summary>%s</summary>\n\n", capital(text(g)))
 		d.printf("| row | peer | median | least | most | processor | allocations | |\n|---|---|---:|---:|---:|---:|---:|---|\n")
@@ -215,11 +216,12 @@ func (d *document) detail(f *figure) {
 }
 
 var markdownEscapes = strings.NewReplacer(
-	"<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`, "\n", " ")
+	"<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`)
 
 // text escapes what Markdown would read as markup. What stands between backquotes stays as it is.
 func text(s string) string {
-	parts := strings.Split(printable(s), "`")
+	s = printable(s)
+	parts := strings.Split(s, "`")
 	if len(parts)%2 == 0 { // a backquote without its pair
 		return strings.ReplaceAll(markdownEscapes.Replace(s), "`", "\\`")
 	}

@@ -19,6 +19,7 @@ const (
 func (v *view) overview() []byte {
 	var (
 		drawn    []verdict
+		groups   = make(map[string]bool)
 		left     []string
 		low, top = 1.0, 1.0
 	)
@@ -28,6 +29,7 @@ func (v *view) overview() []byte {
 			continue
 		}
 		drawn = append(drawn, d)
+		groups[d.row.Group] = true
 		for _, f := range v.row(d.row) {
 			if f.has && f.median > 0 {
 				low, top = min(low, f.median/d.own.median), max(top, f.median/d.own.median)
@@ -45,7 +47,7 @@ func (v *view) overview() []byte {
 	x0, width := float64(margin+overviewNames), float64(drawingWidth-2*margin-overviewNames-overviewBest-20)
 	at := func(r float64) float64 { return x0 + width*(math.Log10(r)-from)/(to-from) }
 	y := 132.0
-	bottom := y + float64((len(drawn)+len(v.groups()))*overviewStep) - 8
+	bottom := y + float64((len(drawn)+len(groups))*overviewStep) - 8
 	for p := math.Ceil(from); p <= to; p++ {
 		r := math.Pow(10, p)
 		class := "grid"

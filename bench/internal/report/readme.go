@@ -24,10 +24,6 @@ func README(path, dir string, r *result.Report) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
 	from, to, err := between(string(old))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -40,7 +36,7 @@ func README(path, dir string, r *result.Report) error {
 	if updated == string(old) {
 		return nil
 	}
-	return os.WriteFile(path, []byte(updated), info.Mode().Perm())
+	return os.WriteFile(path, []byte(updated), 0o666) // keeps the mode that it has
 }
 
 // between returns where the lines between the marks begin and end.
@@ -91,7 +87,7 @@ func (v *view) readme(link string) string {
 	d := document{view: v}
 	d.printf("%s\n\n", text(v.summary()))
 	d.list("", v.ahead())
-	d.plotLink(link)
+	d.plot(v.plots(), link+"/", overviewFile)
 	for _, g := range v.groups() {
 		d.short(g)
 	}
@@ -120,7 +116,7 @@ func (v *view) ahead() []string {
 	rows := map[string][]string{}
 	for i := range v.Rows {
 		row := &v.Rows[i]
-		if e := v.verdict(row); e.outcome == behind && e.best != nil {
+		if e := v.verdict(row); e.outcome == behind {
 			name := e.best.peer.Name
 			if rows[name] == nil {
 				names = append(names, name)
@@ -132,14 +128,6 @@ func (v *view) ahead() []string {
 		names[i] = fmt.Sprintf("Ahead of it is %s in %s.", name, strings.Join(rows[name], ", "))
 	}
 	return names
-}
-
-func (d *document) plotLink(link string) {
-	for _, p := range d.plots() {
-		if p.file == overviewFile && p.data != nil {
-			d.printf("![%s](%s/%s)\n\n", p.alt, link, p.file)
-		}
-	}
 }
 
 func (d *document) short(group string) {

@@ -101,6 +101,7 @@ func TestText(t *testing.T) {
 		"`a_b` and c_d":        "`a_b` and c\\_d",
 		"a stray ` and c_d":    "a stray \\` and c\\_d",
 		"two\nlines":           "two lines",
+		"`\x1b[31m\n":          "\\`\\[31m ",
 		"chan<- of `chan<- x`": "chan&lt;- of `chan<- x`",
 	} {
 		if got := report.Text(in); got != want {

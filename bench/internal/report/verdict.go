@@ -9,7 +9,7 @@ import (
 	"github.com/gravbus/gravbus/bench/internal/result"
 )
 
-// An outcome is how gravbus stands in a row.
+// An outcome is how gravbus stands in a row. From leads on there is another to compare it with.
 type outcome int
 
 const (
