@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -866,6 +868,102 @@ func TestTypedRequests(t *testing.T) {
 	awaitDone(t, patience, begun)
 	within(t, patience, server.Disconnect)
 	awaitDone(t, patience, ended)
+}
+
+// Whose pattern matches the types of answers too does not answer those: two pods would do so for
+// ever, and fail on each other's.
+func TestHandlePassesOverAnswers(t *testing.T) {
+	const requests = 100
+	for group, calls := range map[string]int64{"": 2 * requests, "workers": requests} {
+		t.Run("group="+group, func(t *testing.T) {
+			bus := testBus(t)
+			var called atomic.Int64
+			for range 2 {
+				must(t, gravbus.Handle(bus.Connect(gravbus.InGroup(group)), "jobs.>", func(_ context.Context, o orderPayload) (string, error) {
+					called.Add(1)
+					if o.ID%2 == 0 {
+						return "", errors.New("even")
+					}
+					return "done", nil
+				}))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			client := bus.Connect()
+			for i := range requests {
+				text, err := gravbus.Request[string](ctx, client, "jobs.add", orderPayload{ID: i})
+				if remote := (*gravbus.RemoteError)(nil); text != "done" && !errors.As(err, &remote) {
+					t.Fatalf("request %d: %q, %v", i, text, err)
+				}
+			}
+			must(t, bus.Shutdown(ctx))
+			if s := bus.Stats(); called.Load() != calls || s.Failed != 0 || s.DeadLetters != 0 {
+				t.Errorf("%d calls, want %d; %d failed, %d dead letters", called.Load(), calls, s.Failed, s.DeadLetters)
+			}
+		})
+	}
+}
+
+// Who asks is told of a reply that cannot be sent, and gets one whatever the type of its request.
+func TestHandleReplyThatCannotBeSent(t *testing.T) {
+	limit := gravbus.UseMaxMessageSize(1000)
+	for _, c := range []struct {
+		name, typ string
+		reply     any
+		opts      []gravbus.Option
+		want      string // in the error; empty for none
+	}{
+		{"type of 249 bytes", strings.Repeat("x", 249), "done", nil, ""},
+		{"type of 250 bytes", strings.Repeat("x", 250), "done", nil, ""},
+		{"type of 255 bytes", strings.Repeat("x", 255), "done", nil, ""},
+		{"error for a type of 255 bytes", strings.Repeat("x", 255), errors.New("no"), nil, "no"},
+		{"too large", "ask", strings.Repeat("x", 1000), []gravbus.Option{limit}, gravbus.ErrMessageTooLarge.Error()},
+		{"error too large", "ask", errors.New(strings.Repeat("x", 1000)), []gravbus.Option{limit}, gravbus.ErrMessageTooLarge.Error()},
+		{"not to be encoded", "ask", math.NaN(), []gravbus.Option{limit}, "unsupported value"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bus := testBus(t, c.opts...)
+			must(t, gravbus.Handle(bus.Connect(), c.typ, func(context.Context, int) (any, error) {
+				if err, ok := c.reply.(error); ok {
+					return nil, err
+				}
+				return c.reply, nil
+			}))
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			got, err := gravbus.Request[any](ctx, bus.Connect(), c.typ, 1)
+			var remote *gravbus.RemoteError
+			switch {
+			case c.want == "" && (err != nil || got != c.reply):
+				t.Errorf("%v, %v", got, err)
+			case c.want != "" && (!errors.As(err, &remote) || !strings.Contains(remote.Message, c.want)):
+				t.Errorf("%v, want %s", err, c.want)
+			}
+			if s := bus.Stats(); s.Failed != 0 {
+				t.Errorf("%d failed", s.Failed)
+			}
+		})
+	}
+}
+
+// A request that got no answer at all counts as failed.
+func TestHandleNothingCanBeSent(t *testing.T) {
+	bus := testBus(t)
+	letters := make(chan gravbus.Message, 1)
+	must(t, bus.Connect().OnType(gravbus.EventDeadLetter, func(msg gravbus.Message) error {
+		letters <- msg
+		return nil
+	}))
+	server := bus.Connect()
+	must(t, gravbus.Handle(server, "leave", func(context.Context, int) (int, error) {
+		server.Disconnect()
+		return 1, nil
+	}))
+	bus.Connect().Send(gravbus.NewTyped("leave", 1))
+	letter, err := gravbus.Decode[gravbus.DeadLetter](awaitDone(t, patience, letters))
+	if err != nil || letter.Message.Type() != "leave" || letter.Error != gravbus.ErrDisconnected.Error() {
+		t.Errorf("%+v, %v", letter, err)
+	}
 }
 
 // Filters refuse, and take that back; they outlast On.

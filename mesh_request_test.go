@@ -780,6 +780,30 @@ func TestMeshRequestTyped(t *testing.T) {
 	})
 }
 
+// Who asks is told of a reply that cannot go over the link.
+func TestMeshRequestTypedReplyThatCannotBeSent(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair()
+		must(t, gravbus.Handle(b.Connect(), "ask.>", func(ctx context.Context, _ int) (any, error) {
+			if gravbus.MessageFrom(ctx).Type() == "ask.large" {
+				return strings.Repeat("x", gravbus.DefaultMaxMessageSize), nil
+			}
+			return func() {}, nil
+		}))
+		meshWanted(t, a, "ask.large", 1)
+		for typ, want := range map[string]string{"ask.large": gravbus.ErrMessageTooLarge.Error(), "ask.unencodable": "unsupported type"} {
+			_, err := gravbus.Request[any](meshCtx(t, time.Minute), a.Connect(), typ, 1)
+			var remote *gravbus.RemoteError
+			if !errors.As(err, &remote) || !strings.Contains(remote.Message, want) {
+				t.Errorf("%s: %v", typ, err)
+			}
+		}
+		if sa, sb := meshPeerOf(t, a, "b"), meshPeerOf(t, b, "a"); sa.Lost != 0 || sb.Lost != 0 {
+			t.Errorf("%d and %d lost", sa.Lost, sb.Lost)
+		}
+	})
+}
+
 // A reply reaches the pod's waits from a peer too that does not know yet that somebody waits.
 func TestMeshReplyToPodThatWaits(t *testing.T) {
 	for _, latency := range []time.Duration{0, time.Millisecond} {

@@ -453,11 +453,15 @@ func TestMessageDecode(t *testing.T) {
 	}
 	v, err = gravbus.Decode[point](wired)
 	check("from a wire", v, *p, err)
-	if v, err := gravbus.Decode[point](gravbus.NewTyped("x", "text")); err == nil {
-		t.Errorf("a string became %v", v)
-	}
-	if v, err := gravbus.Decode[point](gravbus.NewMsg("x", nil)); err == nil {
-		t.Errorf("nothing became %v", v)
+	for name, msg := range map[string]gravbus.Message{
+		"a string": gravbus.NewTyped("x", "text"),
+		"nothing":  gravbus.NewMsg("x", nil),
+	} {
+		v, err := gravbus.Decode[point](msg)
+		var wrong *gravbus.PayloadError
+		if !errors.As(err, &wrong) || wrong.Type != "x" || wrong.Want != "gravbus_test.point" || wrong.Err == nil {
+			t.Errorf("%s became %v, %v", name, v, err)
+		}
 	}
 	if b := gravbus.NewTyped[*point]("x", nil).Data(); string(b) != "null" {
 		t.Errorf("a nil pointer is encoded as %q", b)

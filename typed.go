@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+
+	"github.com/gravbus/gravbus/internal/route"
 )
 
 // NewTyped returns a message whose payload is v. In the process v is handed over as it is, without
@@ -27,7 +29,8 @@ func (b box[T]) MarshalJSON() ([]byte, error) { return json.Marshal(b.v) }
 func (b box[T]) unbox() any { return b.v }
 
 // Decode returns the payload of msg as a T: the very value, if msg was made in this process by
-// NewTyped with the same T, and otherwise what its data means as JSON.
+// NewTyped with the same T, and otherwise what its data means as JSON. Its errors are
+// ErrNilMessage, and a *PayloadError if the payload is not a T.
 func Decode[T any](msg Message) (v T, err error) {
 	if isNil(msg) {
 		return v, ErrNilMessage
@@ -42,8 +45,10 @@ func Decode[T any](msg Message) (v T, err error) {
 			}
 		}
 	}
-	err = msg.UnmarshalData(&v)
-	return v, err
+	if err := msg.UnmarshalData(&v); err != nil {
+		return v, &PayloadError{Type: msg.Type(), Want: reflect.TypeFor[T]().String(), Err: err}
+	}
+	return v, nil
 }
 
 type contextKey struct{}
@@ -56,49 +61,114 @@ func MessageFrom(ctx context.Context) Message {
 }
 
 // On makes fn receive the payloads of the messages of a type, or of all types that match a pattern,
-// as Pod.OnType does for messages. A payload that is not a T counts as a failure. The context ends
-// when the pod is disconnected; MessageFrom finds the message in it. Lagged notices do not reach
-// fn; EventPodLagged and Stats tell of losses.
+// as Pod.OnType does for messages, with the errors of that. A payload that is not a T is a
+// *PayloadError and counts as a failure. The context ends when the pod is disconnected; MessageFrom
+// finds the message in it. Lagged notices do not reach fn; EventPodLagged and Stats tell of losses.
 func On[T any](p *Pod, pattern string, fn func(context.Context, T) error) error {
 	if fn == nil {
 		return p.OnType(pattern, nil)
 	}
+	return p.on([]string{pattern}, typed(p, fn), false)
+}
+
+// typed returns a handler that calls fn with the payload.
+func typed[T any](p *Pod, fn func(context.Context, T) error) MsgFunc {
 	ctx := p.context()
-	return p.on([]string{pattern}, func(msg Message) error {
+	return func(msg Message) error {
 		v, err := Decode[T](msg)
 		if err != nil {
-			return &PayloadError{Type: msg.Type(), Want: reflect.TypeFor[T]().String(), Err: err}
+			return err
 		}
 		return fn(context.WithValue(ctx, contextKey{}, msg), v)
-	}, false)
+	}
 }
 
 // Handle is On for requests: what fn returns goes back as the reply, with the type of the request
-// and ".reply" at its end. If fn returns an error that goes back instead, as a *RemoteError, and
-// the request counts as handled; ErrMsgNotWanted sends nothing.
+// and ".reply" at its end, or ".error" for an error (or only "reply" or "error", where that would be
+// too long). If fn returns an error, or what it returns cannot be sent (too large, cannot be
+// encoded), Request gets that as a *RemoteError, and the request counts as handled. If that cannot
+// be sent either, the request counts as failed, as one whose payload is not a Req does.
+// ErrMsgNotWanted sends nothing.
+//
+// A message that is itself an answer (ReplyTo is not empty) is no request, and is passed over: a
+// pattern that matches the types of replies would otherwise have two pods answer each other for
+// ever.
 func Handle[Req, Resp any](p *Pod, pattern string, fn func(context.Context, Req) (Resp, error)) error {
 	if fn == nil {
 		return p.OnType(pattern, nil)
 	}
-	return On(p, pattern, func(ctx context.Context, req Req) error {
+	handle := typed(p, func(ctx context.Context, req Req) error {
 		msg := MessageFrom(ctx)
 		resp, err := fn(ctx, req)
 		switch {
 		case errors.Is(err, ErrMsgNotWanted):
 			return err
 		case err != nil:
-			p.ReplyTo(msg, NewTyped(msg.Type()+errorSuffix, RemoteError{err.Error()}))
+			err = answer(p, msg, errorSuffix, RemoteError{err.Error()})
 		default:
-			p.ReplyTo(msg, NewTyped(msg.Type()+replySuffix, resp))
+			err = answer(p, msg, replySuffix, resp)
 		}
-		return nil
+		if err != nil {
+			err = answer(p, msg, errorSuffix, RemoteError{"the reply cannot be sent: " + err.Error()})
+		}
+		return err
 	})
+	return p.on([]string{pattern}, func(msg Message) error {
+		if msg.ReplyTo() != "" {
+			return ErrMsgNotWanted
+		}
+		return handle(msg)
+	}, false)
 }
 
 const (
 	replySuffix = ".reply"
 	errorSuffix = ".error"
 )
+
+// answerType returns the type of answers to requests of a type. Where a suffix makes it longer than
+// types are, it is the suffix alone: every request can be answered.
+func answerType(typ, suffix string) string {
+	if len(typ)+len(suffix) > route.MaxLen {
+		return suffix[1:]
+	}
+	return typ + suffix
+}
+
+// answer sends v as an answer to msg. That some pods have no room for it is no error: who asked has
+// it.
+func answer[T any](p *Pod, msg Message, suffix string, v T) error {
+	m := newMessage(answerType(msg.Type(), suffix), nil)
+	m.extra().value = box[T]{v}
+	if asked, ok := msg.(*message); ok {
+		m.origin, m.replyTo = &asked.receipt, asked.receipt.id
+		if err := sendable(m, asked.receipt.pod.Load()); err != nil {
+			return err
+		}
+	} else {
+		m.SetReplyTo(msg.UUID())
+	}
+	if r, err := p.SendContext(context.Background(), m); r == nil {
+		return err
+	}
+	return nil
+}
+
+// sendable returns why m cannot go to the peer that the pod stands for, if it does. A link finds
+// that out when nobody can be told any more.
+func sendable(m *message, p *Pod) error {
+	if p == nil || p.cfg.peer == nil {
+		return nil
+	}
+	data, err := m.encoded()
+	if err != nil {
+		return err
+	}
+	if h := p.cfg.peer.link.Peer(); h != nil && uint64(len(data)) > h.MaxMessage {
+		return ErrMessageTooLarge
+	}
+	return nil
+}
 
 // Request sends req as a message of the given type and returns the payload of the first reply. Its
 // errors are those of Pod.Request, a *RemoteError if a Handle returned an error, and a
@@ -108,18 +178,16 @@ func Request[Resp, Req any](ctx context.Context, p *Pod, typ string, req Req) (r
 	if err != nil {
 		return resp, err
 	}
-	if msg.Type() == typ+errorSuffix {
+	if msg.Type() == answerType(typ, errorSuffix) {
 		if remote, err := Decode[RemoteError](msg); err == nil {
 			return resp, &remote
 		}
 	}
-	if resp, err = Decode[Resp](msg); err != nil {
-		return resp, &PayloadError{Type: msg.Type(), Want: reflect.TypeFor[Resp]().String(), Err: err}
-	}
-	return resp, nil
+	return Decode[Resp](msg)
 }
 
-// RemoteError is the error of a handler set by Handle, as it comes to Request.
+// RemoteError is the error of a handler set by Handle, as it comes to Request, or why its reply could
+// not be sent.
 type RemoteError struct {
 	Message string `json:"error"`
 }
