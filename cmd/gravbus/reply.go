@@ -35,6 +35,7 @@ its data on standard input, and its type and UUID in GRAVBUS_TYPE and
 GRAVBUS_UUID. If it fails, who asked gets an error.
 
 The answer has the type of the request and ".reply" at its end, or ".error".
+Messages that are answers themselves are not answered, whatever the pattern.
 
 It runs until it is interrupted, or has given --count answers; requests that it
 has got are answered before it leaves.`,
@@ -119,17 +120,17 @@ func (f *replyFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Optio
 	defer kill()
 	pod := m.Connect(gravbus.Name("reply"), gravbus.InGroup(f.group), gravbus.Concurrency(f.jobs), gravbus.Overflow(gravbus.Block))
 	err = pod.OnType(args[0], func(msg gravbus.Message) error {
-		if f.count > 0 && answers.Load() >= f.count {
+		if msg.ReplyTo() != "" || f.count > 0 && answers.Load() >= f.count {
 			return nil
 		}
 		data, err := answer(working, msg)
 		if err == nil && len(data) > f.join.maxSize {
 			err = fmt.Errorf("an answer of %d bytes: %w", len(data), errTooLarge(f.join.maxSize))
 		}
-		reply := gravbus.NewMsg(msg.Type()+replySuffix, data)
+		reply := gravbus.NewMsg(answerType(msg.Type(), replySuffix), data)
 		if err != nil {
 			m.log.WithError(err).Warnf("cannot answer %s", msg.Type())
-			reply = gravbus.NewTyped(msg.Type()+errorSuffix, gravbus.RemoteError{Message: err.Error()})
+			reply = gravbus.NewTyped(answerType(msg.Type(), errorSuffix), gravbus.RemoteError{Message: err.Error()})
 		}
 		if pod.ReplyTo(msg, reply) == nil {
 			m.log.Errorf("an answer to %s could not be sent", msg.Type())

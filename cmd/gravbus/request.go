@@ -17,6 +17,16 @@ const (
 	errorSuffix = ".error"
 )
 
+// answerType returns the type of an answer. Where a suffix makes it longer than types are, it is the
+// suffix alone.
+func answerType(typ, suffix string) string {
+	const longest = 255
+	if len(typ)+len(suffix) > longest {
+		return suffix[1:]
+	}
+	return typ + suffix
+}
+
 type requestFlags struct {
 	join    joinFlags
 	format  formatFlags
@@ -125,7 +135,7 @@ func (f *requestFlags) ask(ctx context.Context, cmd *cobra.Command, pod *gravbus
 func (f *requestFlags) askOnce(ctx context.Context, cmd *cobra.Command, pod *gravbus.Pod, msg gravbus.Message) error {
 	var failed error
 	show := func(answer gravbus.Message) error {
-		if answer.Type() == msg.Type()+errorSuffix {
+		if answer.Type() == answerType(msg.Type(), errorSuffix) {
 			remote, err := gravbus.Decode[gravbus.RemoteError](answer)
 			if err == nil {
 				failed = errors.Join(failed, fmt.Errorf("the answer is an error: %w", &remote))

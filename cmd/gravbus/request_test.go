@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -67,6 +69,40 @@ func TestProcessReplyCountAndTimeout(t *testing.T) {
 		}
 	}
 	if r := reply.wait(t); r.code != exitOK || !strings.Contains(r.stderr, "cannot answer slow") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A pattern that matches the answers too does not have two commands answer each other.
+func TestProcessReplyAnswersNoAnswers(t *testing.T) {
+	s := newSeed(t)
+	log := filepath.Join(t.TempDir(), "log")
+	var both [2]*process
+	for i := range both {
+		both[i] = s.begin(t, "reply", "job.>", "--group", "workers", "--", "sh", "-c", `echo "$GRAVBUS_TYPE" >> `+log)
+	}
+	for range 3 {
+		s.begin(t, "request", "job.mail", "--peers", "2").must(t, exitOK)
+	}
+	for _, p := range both {
+		p.signal(t, os.Interrupt)
+	}
+	for _, p := range both {
+		p.must(t, exitOK)
+	}
+	if got, err := os.ReadFile(log); err != nil || string(got) != strings.Repeat("job.mail\n", 3) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestProcessRequestOfTheLongestType(t *testing.T) {
+	s := newSeed(t)
+	typ := strings.Repeat("x", 255)
+	s.begin(t, "reply", typ, "--", "sh", "-c", "read what; test $what = good && echo yes")
+	if got := s.begin(t, "request", typ, "good").must(t, exitOK); got != "yes\n\n" {
+		t.Errorf("%q", got)
+	}
+	if r := s.begin(t, "request", typ, "bad").wait(t); r.code != exitFailed || !strings.Contains(r.stderr, "the answer is an error: sh: exit status 1") {
 		t.Errorf("%+v", r)
 	}
 }
