@@ -121,7 +121,9 @@ var (
 	ErrConnectionClosed = transport.ErrPeerClosed
 )
 
-// PeerError tells what went wrong with another node. Err is one of the errors above, or ErrPeerLost.
+// PeerError tells what went wrong with another node. Err matches the error that says why two nodes do
+// not become peers (ErrVersion, ErrMeshMismatch, ErrUnauthorized, ErrNodeUUIDMismatch, ErrSelf,
+// ErrRejected, ErrBusy, ErrNodeWithdrawn or ErrProtocol), or ErrPeerLost.
 type PeerError struct {
 	Peer     string // UUID of the node, empty if not known
 	Endpoint string // that was dialled, if any
@@ -188,12 +190,12 @@ func (e *MalformedError) Unwrap() error { return e.Err }
 // Is reports whether target is ErrMalformedMessage.
 func (e *MalformedError) Is(target error) bool { return target == ErrMalformedMessage }
 
-// UndeliveredError is returned by SendContext when a message was sent, but some pods have not got
-// it: they were full, and either their policy is Fail or the context ended while waiting for room.
-// All others have it. The pods are told by a Lagged notice as well.
+// UndeliveredError is returned by SendContext when a message was sent, but some pods or peers have
+// not got it: they were full, and either their policy is Fail or the context ended while waiting for
+// room. All others have it. The pods are told by a Lagged notice as well, the peers by EventPeerGap.
 type UndeliveredError struct {
 	Type string   // of the message
-	Pods []string // names of the pods that do not have it
+	Pods []string // names of the pods that do not have it; "node" and its UUID for a peer
 	Err  error    // ErrMailboxFull or the context's error
 }
 
@@ -206,8 +208,11 @@ func (e *UndeliveredError) Unwrap() error { return e.Err }
 
 // MissingError ends a RequestAll to which not all have replied.
 type MissingError struct {
-	Pods []string // names of the pods that have not replied, sorted; "a|b" for a group of two
-	Err  error    // why the wait ended: the context's error
+	// Pods has the names of the pods that have not replied, sorted: "a|b" for a group of two, with "@"
+	// and the node's UUID behind it for pods of a peer, and "node" and its UUID for a peer that has not
+	// told who got the request.
+	Pods []string
+	Err  error // why the wait ended: the context's error
 }
 
 func (e *MissingError) Error() string {
@@ -232,7 +237,8 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// ShutdownError is returned by Shutdown when its context ended before the pods had drained.
+// ShutdownError is returned by Shutdown when its context ended before the pods had drained or the
+// peers had everything, and by Withdraw for peers alone.
 type ShutdownError struct {
 	Pods  []string // names of pods whose handlers were still running, sorted
 	Peers []string // UUIDs of nodes that have not got, or not sent, everything, sorted

@@ -8,12 +8,13 @@ import (
 
 // On makes fn receive every message but the pod's own and those that FilterType and FilterUUID
 // refuse. It replaces what On or OnType set before: messages that wait for the pod go to fn. A nil
-// fn ignores all messages. Events of the bus need OnType.
+// fn ignores all messages. Events of the bus need OnType. Errors are ErrDisconnected, ErrClosed, and
+// a *TypeError for an invalid pattern of ReplayTypes.
 func (p *Pod) On(fn MsgFunc) error { return p.on([]string{">"}, fn, true) }
 
 // OnType makes fn receive the messages of a type, or of several: each of them may be a pattern, in
 // which the token * stands for any one token and > at the end for one or more. Otherwise it is as
-// On.
+// On; an invalid pattern is a *TypeError, and changes nothing.
 func (p *Pod) OnType(pattern string, fn MsgFunc, more ...string) error {
 	return p.on(append([]string{pattern}, more...), fn, true)
 }
@@ -46,7 +47,8 @@ func checkPatterns(patterns []string) error {
 
 // FilterType refuses a type (or all types of a pattern) with allow false, and takes that back with
 // allow true. If the pod has set its handler by OnType, allow true adds the type to those that it
-// receives. Filters outlast On and OnType; what is refused by one is not allowed by another.
+// receives. Filters outlast On and OnType; what is refused by one is not allowed by another. Errors
+// are a *TypeError for an invalid pattern, ErrDisconnected and ErrClosed.
 func (p *Pod) FilterType(pattern string, allow bool) error {
 	if err := checkPatterns([]string{pattern}); err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 const (
 	DefaultMailbox     = 1024        // messages
 	DefaultMailboxCap  = 65536       // messages
-	DefaultStallLimit  = time.Second //
+	DefaultStallLimit  = time.Second // without a finished message; of pods, and of links
 	DefaultMaxFailures = 64          // failed messages kept, as in Grav
 	DefaultMaxRetries  = 64          // redeliveries of one message
 )
@@ -29,9 +29,12 @@ type busConfig struct {
 	mesh        meshConfig
 }
 
-// UseLogger makes the bus log to l instead of logrus's standard logger. It logs little: a panic in
-// a handler (error), a pod that is disconnected because of its failures (error), a pod that has
-// stalled (warning).
+// UseLogger makes the bus log to l instead of logrus's standard logger. It logs little, and nothing
+// for each message: a panic in a handler (error), a pod that is disconnected because of its failures
+// (error), a pod that has stalled (warning). A node of a mesh also logs a peer that is connected or
+// has gone (information), one that lost its connection, has stalled, or has gone with messages under
+// way, and a connection that was refused (warnings), and what the mesh and its discoveries have to
+// tell. docs/OPERATIONS.md has all lines.
 func UseLogger(l logrus.FieldLogger) Option {
 	return func(c *busConfig) {
 		if l != nil {
@@ -79,8 +82,9 @@ type replayConfig struct {
 	types []string
 }
 
-// An OverflowPolicy says what happens when a message comes for a pod whose mailbox is full.
-// Whatever is dropped is counted in Stats and told to the pod by a Lagged notice.
+// An OverflowPolicy says what happens when a message comes for a pod whose mailbox is full, or for a
+// peer whose link is (UseLinkOverflow). Whatever is dropped is counted in Stats, and told: to a pod
+// by a Lagged notice, of a link by EventPeerGap on both nodes.
 type OverflowPolicy uint8
 
 const (

@@ -103,11 +103,10 @@ type Conn interface {
 	// After an error every further call returns an error.
 	ReadFrame(buf []byte) ([]byte, error)
 
-	// WriteFrame writes a frame and sends it on its way. It does not keep frame and does not change
-	// what others can see of it while it runs, but may use its memory as scratch only if it puts
-	// everything back. It waits while the other side does not read and what lies between is full,
-	// which has room for at least 64 KiB of frames, and a bound. When it returns nil the frame may
-	// still be lost, if the connection is.
+	// WriteFrame writes a frame and sends it on its way. It neither keeps frame nor modifies it, or
+	// the memory behind it: others may read both meanwhile. It waits while the other side does not
+	// read and what lies between is full, which has room for at least 64 KiB of frames, and a bound.
+	// When it returns nil the frame may still be lost, if the connection is.
 	//
 	// After an error every further call returns an error.
 	WriteFrame(frame []byte) error
