@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"slices"
+	"time"
 
 	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/transport/memory"
 )
 
 // Two pods: one listens to a type, the other sends it.
@@ -259,4 +262,31 @@ func ExampleBuffer() {
 	// after b, found: true
 	// c
 	// d
+}
+
+// Two nodes in one process, as tests have them: package memory is a network without sockets. With
+// package websocket in its place they are on two machines.
+func ExampleUseTransport() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	network := memory.NewNetwork(memory.Config{})
+	a := gravbus.New(gravbus.UseTransport(network.Transport("a")))
+	defer a.Shutdown(ctx)
+	b := gravbus.New(gravbus.UseTransport(network.Transport("b")))
+	defer b.Shutdown(ctx)
+	if err := a.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := b.ConnectEndpoint("memory:a"); err != nil {
+		log.Fatal(err)
+	}
+
+	gravbus.Handle(a.Connect(), "greet", func(_ context.Context, name string) (string, error) {
+		return "Hello, " + name + "!", nil
+	})
+	if err := b.WaitInterest(ctx, "greet", 1); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(gravbus.Request[string](ctx, b.Connect(), "greet", "moon"))
+	// Output: Hello, moon! <nil>
 }

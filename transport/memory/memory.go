@@ -3,7 +3,9 @@
 //
 //	network := memory.NewNetwork(memory.Config{})
 //	a := gravbus.New(gravbus.UseTransport(network.Transport("a")))
-//	b := gravbus.New(gravbus.UseTransport(network.Transport("b")), gravbus.UseEndpoint("memory:a"))
+//	b := gravbus.New(gravbus.UseTransport(network.Transport("b")))
+//	err := a.Start(ctx) // it listens
+//	err = b.ConnectEndpoint("memory:a")
 //	…
 //	network.Partition([]string{"a"}, []string{"b"}) // they no longer hear each other
 //	network.Heal()
