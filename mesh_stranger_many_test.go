@@ -60,7 +60,7 @@ func TestStrangersIdle(t *testing.T) {
 			if n := s.Stats().Strangers; stage.name != "connected" && n < strangers-256 {
 				t.Errorf("%d strangers are counted, though 256 fit at a time", n)
 			}
-			if n := s.log.of("gravbus: connection refused"); n > 30 {
+			if n := s.log.of("gravbus: node refused"); n > 30 {
 				t.Errorf("%d warnings", n)
 			}
 			must(t, peer.Close())
@@ -103,7 +103,7 @@ func TestStrangersNoise(t *testing.T) {
 		awaitDone(t, patience, done)
 	}
 	eventually(t, "all are counted", func() bool { return s.Stats().Strangers >= strangers })
-	if n, most := s.log.of("gravbus: connection refused"), int(time.Since(began)/time.Second)+2; n == 0 || n > most {
+	if n, most := s.log.of("gravbus: node refused"), int(time.Since(began)/time.Second)+2; n == 0 || n > most {
 		t.Errorf("%d warnings, at most %d are wanted", n, most)
 	}
 	if n := s.Stats().Strangers; n != strangers {

@@ -35,7 +35,7 @@ func (l *meshLog) refused(remote string, err error) {
 	if more > 0 {
 		log = log.WithField("more", more)
 	}
-	log.Warn("gravbus: connection refused")
+	log.Warn("gravbus: node refused")
 }
 
 // down logs that a peer has lost its connection: once a second at most for each peer, as peers too

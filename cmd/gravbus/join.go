@@ -68,6 +68,7 @@ type member struct {
 	*gravbus.Bus
 	log    *logrus.Logger
 	listen string
+	seeds  *seeds
 	lost   atomic.Uint64 // messages on their way to others, or from them
 }
 
@@ -99,9 +100,25 @@ func (f *joinFlags) make(cmd *cobra.Command, port string, opts ...gravbus.Option
 		host, _ := os.Hostname()
 		name = cmd.Name() + "@" + host
 	}
+	m.seeds = &seeds{
+		Transport: websocket.New(websocket.Config{Addr: m.listen, TLS: tlsConfig}),
+		list:      f.seeds,
+		alone:     func() bool { return len(m.up()) == 0 },
+	}
+	switch {
+	case len(f.seeds) > 0:
+		m.seeds.log = m.log
+	case port != homePort:
+		m.seeds.list = []string{net.JoinHostPort("127.0.0.1", homePort)}
+	}
+	for _, seed := range m.seeds.list {
+		if err := checkSeed(m.seeds.Transport, seed); err != nil {
+			return nil, err
+		}
+	}
 	all := []gravbus.Option{
 		gravbus.UseLogger(m.log),
-		gravbus.UseTransport(websocket.New(websocket.Config{Addr: m.listen, TLS: tlsConfig})),
+		gravbus.UseTransport(m.seeds),
 		gravbus.UseMesh(f.mesh),
 		gravbus.UseNodeName(name),
 		gravbus.UseMaxMessageSize(f.maxSize),
@@ -112,18 +129,14 @@ func (f *joinFlags) make(cmd *cobra.Command, port string, opts ...gravbus.Option
 	if f.open {
 		all = append(all, gravbus.UseOpenMesh())
 	}
-	seeds := f.seeds
-	if len(seeds) == 0 && port != homePort {
-		seeds = []string{net.JoinHostPort("127.0.0.1", homePort)}
-	}
-	if len(seeds) > 0 {
-		all = append(all, gravbus.UseDiscovery(static.New(seeds...)))
+	if len(m.seeds.list) > 0 {
+		all = append(all, gravbus.UseDiscovery(static.New(m.seeds.list...)))
 	}
 	if f.mdns {
 		all = append(all, gravbus.UseDiscovery(mdns.New(mdnsConfig(m.listen))))
 	}
 	m.Bus = gravbus.New(append(all, opts...)...)
-	return m, m.watchGaps()
+	return m, errors.Join(m.watchGaps(), m.watchRefusals())
 }
 
 // mdnsConfig keeps on this machine what is only for it: other machines need not hear of a node that
@@ -161,6 +174,28 @@ func (m *member) watchGaps() error {
 	})
 }
 
+// watchRefusals notes nodes that did not become peers.
+func (m *member) watchRefusals() error {
+	return m.Connect(gravbus.Name("refusals")).OnType(gravbus.EventPeerRefused, func(msg gravbus.Message) error {
+		e, err := gravbus.Decode[gravbus.PeerEvent](msg)
+		if err == nil {
+			m.seeds.refusal(e.Remote, e.Error)
+		}
+		return err
+	})
+}
+
+// up returns the names of the nodes that are connected, sorted.
+func (m *member) up() (names []string) {
+	for _, p := range m.Stats().Peers {
+		if p.State == gravbus.PeerUp {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // start makes the node listen and look for others.
 func (m *member) start(ctx context.Context) error {
 	err := m.Start(ctx)
@@ -173,7 +208,11 @@ func (m *member) start(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return &failure{errInterrupted}
 	}
-	return &failure{fmt.Errorf("cannot listen at %s, or look for nodes: %w", m.listen, err)}
+	var listen *net.OpError
+	if errors.As(err, &listen) && listen.Op == "listen" {
+		return &failure{fmt.Errorf("cannot listen at %s: %w", m.listen, listen.Err)}
+	}
+	return &failure{fmt.Errorf("cannot start: %w", err)}
 }
 
 // awaitInterest waits until pods of n nodes want the type. Who waits for long is told for what.
@@ -190,16 +229,10 @@ func (m *member) awaitInterest(ctx context.Context, typ string, n int) error {
 
 // nobody says why nobody got a message.
 func (m *member) nobody(typ string) error {
-	var others []string
-	for _, p := range m.Stats().Peers {
-		if p.State == gravbus.PeerUp {
-			others = append(others, p.Name)
-		}
-	}
-	slices.Sort(others)
+	others := m.up()
 	switch {
 	case len(others) == 0:
-		return &failure{fmt.Errorf("%w: no other node was found", errNobody)}
+		return &failure{fmt.Errorf("%w: no other node was found%s", errNobody, m.seeds.why())}
 	case len(others) > 8:
 		return &failure{fmt.Errorf("%w: of %d connected nodes too few want %s", errNobody, len(others), typ)}
 	}

@@ -44,8 +44,17 @@ func (f *lineFormatter) Format(e *logrus.Entry) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "gravbus: %s", strings.TrimPrefix(e.Message, "gravbus: "))
+	var rest []string
 	for _, k := range slices.Sorted(maps.Keys(e.Data)) {
-		fmt.Fprintf(&b, " %s=%v", k, e.Data[k])
+		switch k {
+		case "error", "err": // of the bus, and of slog in the discoveries
+			fmt.Fprintf(&b, ": %v", e.Data[k])
+		default:
+			rest = append(rest, fmt.Sprintf("%s %v", k, e.Data[k]))
+		}
+	}
+	if len(rest) > 0 {
+		fmt.Fprintf(&b, " (%s)", strings.Join(rest, ", "))
 	}
 	b.WriteByte('\n')
 	return b.Bytes(), nil

@@ -88,6 +88,30 @@ func TestProcessPeers(t *testing.T) {
 	watch.must(t, exitOK)
 }
 
+// Who gives a seed that does not answer is told so, once.
+func TestProcessSeedThatIsNotReached(t *testing.T) {
+	const told = "gravbus: seed 127.0.0.1:1 is not reached: connection refused; trying again\n"
+	sub := begin(t, "sub", "t", "--mdns=false", "--seed", "127.0.0.1:1")
+	sub.told(t, &sub.stderr, told)
+	for _, tt := range [][]string{
+		{"pub", "t", "x", "--timeout", "100ms"},
+		{"request", "t", "x", "--timeout", "100ms"},
+		{"peers", "--timeout", "100ms"},
+	} {
+		r := begin(t, append(tt, "--mdns=false", "--seed", "127.0.0.1:1")...).wait(t)
+		if r.code != exitNobody || !strings.HasSuffix(r.stderr, "nobody is there: no other node was found (127.0.0.1:1: connection refused)\n") {
+			t.Errorf("%q: %+v", tt, r)
+		}
+	}
+	s := newSeed(t)
+	both := s.begin(t, "sub", "t", "--seed", "127.0.0.1:1", "--timeout", "2500ms") // one seed is enough
+	both.must(t, exitOK)
+	sub.signal(t, os.Interrupt)
+	if r := sub.wait(t); r.code != exitOK || r.stderr != told {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestProcessListenErrors(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +119,7 @@ func TestProcessListenErrors(t *testing.T) {
 	}
 	defer ln.Close()
 	r := begin(t, "node", "--mdns=false", "--listen", ln.Addr().String()).wait(t)
-	if r.code != exitFailed || !strings.Contains(r.stderr, "cannot listen at "+ln.Addr().String()) {
+	if r.code != exitFailed || r.stderr != "gravbus: cannot listen at "+ln.Addr().String()+": bind: address already in use\n" {
 		t.Errorf("%+v", r)
 	}
 }
@@ -118,12 +142,17 @@ func TestProcessKeys(t *testing.T) {
 	}
 	s := newSeed(t, "--key-file", first)
 	sub := s.begin(t, "sub", "t", "--count", "1", "--key-file", first)
-	for _, no := range []*process{
-		s.begin(t, "pub", "t", "x", "--timeout", "1s"),
-		s.begin(t, "pub", "t", "x", "--timeout", "1s", "--key-file", second),
-		s.begin(t, "pub", "t", "x", "--timeout", "1s", "--key-file", first, "--mesh", "other"),
+	for _, no := range []struct {
+		*process
+		why string
+	}{
+		{s.begin(t, "pub", "t", "x", "--timeout", "1s"), "mesh key does not match"},
+		{s.begin(t, "pub", "t", "x", "--timeout", "1s", "--key-file", second), "mesh key does not match"},
+		{s.begin(t, "pub", "t", "x", "--timeout", "1s", "--key-file", first, "--mesh", "other"), "mesh does not match"},
 	} {
-		if r := no.wait(t); r.code != exitNobody {
+		r := no.wait(t)
+		_, nobody, _ := strings.Cut(r.stderr, "nobody is there: no other node was found (")
+		if r.code != exitNobody || !strings.Contains(nobody, no.why) {
 			t.Errorf("%+v", r)
 		}
 	}

@@ -181,7 +181,7 @@ func TestLogLines(t *testing.T) {
 	l.WithField("peer", "p").WithError(errors.New("x y")).Warn("gravbus: peer has gone")
 	l.Warn("mdns: no multicast")
 	l.Warn("own")
-	if want := "gravbus: peer has gone error=x y peer=p\ngravbus: own\n"; out.String() != want {
+	if want := "gravbus: peer has gone: x y (peer p)\ngravbus: own\n"; out.String() != want {
 		t.Errorf("%q", out.String())
 	}
 }

@@ -101,7 +101,10 @@ func (f *peersFlags) run(cmd *cobra.Command, opts []gravbus.Option) error {
 	if err := m.leave(ctx); err != nil {
 		return err
 	}
-	if len(list) < want {
+	switch {
+	case len(list) == 0:
+		return m.nobody("")
+	case len(list) < want:
 		return &failure{fmt.Errorf("%w: %s found", errNobody, plural(uint64(len(list)), "node"))}
 	}
 	return nil
