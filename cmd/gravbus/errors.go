@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/gravbus/gravbus"
 )
 
 // Why a command fails. Some have an exit code of their own.
@@ -63,6 +65,11 @@ func checkWait(peers int, timeout time.Duration) error {
 		return errors.New("--timeout cannot be negative")
 	}
 	return nil
+}
+
+// badType reports whether err is about a type that nobody can send: an error of the command line.
+func badType(err error) bool {
+	return errors.Is(err, gravbus.ErrInvalidType) || errors.Is(err, gravbus.ErrReservedType)
 }
 
 // withTimeout is context.WithTimeout, but zero means for ever.

@@ -30,7 +30,8 @@ they have everything, and leaves.
 
 ` + dataHelp + `
 With - it sends line by line what it reads, as fast as the slowest receiver
-takes it; the lines' ends are not sent.
+takes it; the lines' ends are not sent. When too few nodes want them any more it
+waits again, for --timeout each time. It ends at a line of more than --max-size.
 
 The exit code is 0 if all was handed over, 3 if too few nodes wanted the type
 before --timeout was over, 2 for a wrong command line, and 1 for all else, such
@@ -62,35 +63,27 @@ func (f *pubFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Option)
 	if f.null && !lines {
 		return errors.New("--null is for messages from standard input, with -")
 	}
-	var data []byte
-	if len(args) == 2 && !lines {
-		var err error
-		if data, err = readData(cmd, args[1], f.join.maxSize); err != nil {
-			return &failure{err}
-		}
-	}
 	own := []gravbus.Option{gravbus.UseLinkStallLimit(f.stall), gravbus.UseResumeFor(f.stall)}
 	m, err := f.join.make(cmd, "0", append(own, opts...)...)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	var data []byte
+	if len(args) == 2 && !lines {
+		if data, err = readData(cmd, args[1], f.join.maxSize); err != nil {
+			return &failure{err}
+		}
+	}
 	if err := m.start(ctx); err != nil {
 		return err
 	}
-	waiting, cancel := withTimeout(ctx, f.timeout)
-	defer cancel()
-	switch err := m.awaitInterest(waiting, typ, f.peers); {
-	case errors.Is(err, gravbus.ErrInvalidType):
+	if err := f.await(ctx, m, typ); err != nil {
 		return err
-	case ctx.Err() != nil:
-		return &failure{errInterrupted}
-	case err != nil:
-		return m.nobody(typ)
 	}
 	pod := m.Connect(gravbus.Name("pub"))
 	if lines {
-		err = f.stream(ctx, pod, cmd.InOrStdin(), typ)
+		err = f.stream(ctx, m, pod, cmd.InOrStdin(), typ)
 	} else {
 		_, err = pod.SendContext(ctx, gravbus.NewMsg(typ, data))
 		err = failed(err)
@@ -98,17 +91,36 @@ func (f *pubFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Option)
 	return errors.Join(err, m.leave(ctx)) // what was sent before an error is handed over all the same
 }
 
-// stream sends what in has, part by part.
-func (f *pubFlags) stream(ctx context.Context, pod *gravbus.Pod, in io.Reader, typ string) error {
+// await waits until enough nodes want the type.
+func (f *pubFlags) await(ctx context.Context, m *member, typ string) error {
+	waiting, cancel := withTimeout(ctx, f.timeout)
+	defer cancel()
+	err := m.awaitInterest(waiting, typ, f.peers)
+	switch {
+	case err == nil || badType(err):
+		return err
+	case ctx.Err() != nil:
+		return &failure{errInterrupted}
+	}
+	return m.nobody(typ)
+}
+
+// stream sends what in has, part by part. When those who want it have left, it waits for others.
+func (f *pubFlags) stream(ctx context.Context, m *member, pod *gravbus.Pod, in io.Reader, typ string) error {
 	delimiter := byte('\n')
 	if f.null {
 		delimiter = 0
 	}
 	parts := newSplitter(in, delimiter, f.join.maxSize)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
 	done := make(chan error, 1)
 	go func() { // ends with the input, or with ctx when it has read a part more, or with the process
 		for n := 1; ; n++ {
 			data, err := parts.next()
+			if err == nil && m.WaitInterest(ended, typ, f.peers) != nil {
+				err = f.await(ctx, m, typ)
+			}
 			if err == nil {
 				_, err = pod.SendContext(ctx, gravbus.NewMsg(typ, data))
 			}

@@ -303,6 +303,20 @@ func TestProcessInterruptedPub(t *testing.T) {
 	same(t, []byte("one\ntwo\n"), sub.must(t, exitOK))
 }
 
+// Lines that nobody wants any more wait for somebody who does.
+func TestProcessPubWhoseReadersLeave(t *testing.T) {
+	s := newSeed(t)
+	pub := s.begin(t, "pub", "logs.line", "-", "--timeout", "3s")
+	for i := range 3 {
+		fmt.Fprintln(pub.in, i)
+		same(t, fmt.Appendln(nil, i), s.begin(t, "sub", "logs.line", "--count", "1").must(t, exitOK))
+	}
+	fmt.Fprintln(pub.in, "for nobody")
+	if r := pub.wait(t); r.code != exitNobody || !strings.Contains(r.stderr, "message 4: nobody is there: too few nodes want logs.line; connected are node@") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestProcessTooLarge(t *testing.T) {
 	s := newSeed(t)
 	if r := s.begin(t, "pub", "t", "too long", "--max-size", "7").wait(t); r.code != exitFailed || !strings.Contains(r.stderr, "a message may have 7 bytes") {

@@ -68,18 +68,17 @@ func (f *requestFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Opt
 	if err := checkWait(f.peers, f.timeout); err != nil {
 		return err
 	}
-	var data []byte
-	if len(args) == 2 {
-		var err error
-		if data, err = readData(cmd, args[1], f.join.maxSize); err != nil {
-			return &failure{err}
-		}
-	}
 	m, err := f.join.make(cmd, "0", opts...)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	var data []byte
+	if len(args) == 2 {
+		if data, err = readData(cmd, args[1], f.join.maxSize); err != nil {
+			return &failure{err}
+		}
+	}
 	if err := m.start(ctx); err != nil {
 		return err
 	}
@@ -88,7 +87,7 @@ func (f *requestFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Opt
 	err = m.awaitInterest(asking, typ, f.peers)
 	if err == nil {
 		err = f.ask(asking, cmd, m.Connect(gravbus.Name("request")), typ, data)
-	} else if !errors.Is(err, gravbus.ErrInvalidType) {
+	} else if !badType(err) {
 		err = gravbus.ErrNoResponders
 	}
 	// Whatever came of it, who has answered is told that the answers are here.
@@ -99,7 +98,7 @@ func (f *requestFlags) run(cmd *cobra.Command, args []string, opts []gravbus.Opt
 func (f *requestFlags) outcome(ctx context.Context, m *member, typ string, err error) error {
 	var missing *gravbus.MissingError
 	switch {
-	case err == nil || errors.Is(err, gravbus.ErrInvalidType):
+	case err == nil || badType(err):
 		return err
 	case ctx.Err() != nil:
 		return &failure{errInterrupted}
