@@ -325,6 +325,21 @@ func TestDocsLinks(t *testing.T) {
 	}
 }
 
+// A row after a blank line is no row, unless it is the first of a table.
+func TestDocsTables(t *testing.T) {
+	for name, text := range docsFiles(t) {
+		lines := strings.Split(text, "\n")
+		for i, line := range lines {
+			if !strings.HasPrefix(line, "|") || i > 0 && strings.HasPrefix(lines[i-1], "|") {
+				continue
+			}
+			if i+1 == len(lines) || !strings.HasPrefix(lines[i+1], "|-") {
+				t.Errorf("%s:%d: a row without a table: %s", name, i+1, line)
+			}
+		}
+	}
+}
+
 func docsAnchors(text string) (anchors []string) {
 	for _, m := range docsHeading.FindAllStringSubmatch(docsFence.ReplaceAllString(text, ""), -1) {
 		anchors = append(anchors, strings.Map(func(r rune) rune {
