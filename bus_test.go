@@ -1052,6 +1052,49 @@ func TestOnReplacesTheHandler(t *testing.T) {
 	}
 }
 
+// A handler gets what it asked for, and nothing that was claimed for the one before it.
+func TestOnGetsNoOldTypes(t *testing.T) {
+	for name, opts := range map[string][]gravbus.PodOption{"shared": nil, "private": {gravbus.Overflow(gravbus.Block)}, "group": {gravbus.InGroup("g")}} {
+		t.Run(name, func(t *testing.T) {
+			bus := testBus(t)
+			pod := bus.Connect(opts...)
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			for range 2 {
+				sender := bus.Connect()
+				wg.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							sender.Send(gravbus.NewMsg("a", nil))
+							sender.Send(gravbus.NewMsg("b", nil))
+						}
+					}
+				})
+			}
+			var wrong atomic.Int64
+			for i := range fewer(10_000, 10) {
+				typ := []string{"a", "b"}[i%2]
+				must(t, pod.OnType(typ, func(msg gravbus.Message) error {
+					if msg.Type() != typ && msg.Type() != gravbus.MsgTypeLagged {
+						wrong.Add(1)
+					}
+					return nil
+				}))
+				runtime.Gosched()
+			}
+			close(stop)
+			within(t, patience, wg.Wait)
+			must(t, bus.Shutdown(t.Context()))
+			if n := wrong.Load(); n > 0 {
+				t.Errorf("%d messages of a type that their handler never asked for", n)
+			}
+		})
+	}
+}
+
 // Stats of an idle bus are exact.
 func TestStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,7 +19,7 @@ type batch struct {
 	used    int      // buf[:used] has had items since it was cleared
 	items   []item   // what was claimed, in buf or where the ring has it; not to be written
 	i       int      // items[i:] are to be handled
-	h       *handler // when they were claimed
+	h       *handler // what they were claimed for: it wants them. nil: ask it
 	redo    *failure // what is being handled is not items[i] but this
 	calling bool     // in the handler
 	watched uint64   // what Watched was when Progress was last reported
@@ -46,7 +46,9 @@ func (p *Pod) drainAs(yield bool) {
 	defer p.drained(b)
 	started := now()
 	for {
-		b.h = p.handler.Load()
+		if b.h = p.handler.Load(); b.h.moving {
+			b.h = nil
+		}
 		lag := b.claim(&p.reader)
 		if lag.Count > 0 {
 			p.tellLag(b, lag)
@@ -163,7 +165,7 @@ func (p *Pod) handle(b *batch) {
 	b.i = len(items)
 }
 
-// wants reports whether the handler wants msg, which was claimed for the one before it.
+// wants reports whether the handler wants msg, which may have been claimed for the one before it.
 func (h *handler) wants(msg Message) bool {
 	typ := msg.Type()
 	return h.wanted.Match(typ) || typ == MsgTypeLagged

@@ -164,9 +164,10 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		p.handler.Store(h)
 	case p.cfg.group != "":
 		h.wanted = &route.Interest{Allow: next.Allow, Deny: next.Deny}
-		p.handler.Store(h)
+		settle := p.change(h)
 		b.addToGroup(p.use, next)
 		p.reader.Rejoin(key.interest, wants(next)) // counts what nobody wants any more
+		settle()
 		b.mesh.want(p, next)
 		b.mesh.unwant(p, before)
 		b.removeFromGroup(p.use, before)
@@ -176,13 +177,23 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		old, fresh := p.use, b.newUse(key, next)
 		p.use = fresh
 		h.wanted = &fresh.interest
-		p.handler.Store(h)
+		settle := p.change(h)
 		p.reader.Move(fresh.lane, key.private, wants(next), func() { b.publish(fresh) })
+		settle()
 		b.mesh.want(p, next)
 		b.mesh.unwant(p, before)
 		b.leave(old)
 	}
 	return nil
+}
+
+// change sets the handler to h, while the reader still claims for the one before. settle is to be
+// called when it claims for h. The caller holds p.mu.
+func (p *Pod) change(h *handler) (settle func()) {
+	moving := *h
+	moving.moving = true
+	p.handler.Store(&moving)
+	return func() { p.handler.Store(h) }
 }
 
 func wants(i route.Interest) func(Message) bool {

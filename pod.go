@@ -76,6 +76,7 @@ type handler struct {
 	wanted *route.Interest // not changed; shared with other pods
 	uuids  map[string]bool // not wanted; not changed
 	notice bool            // fn wants Lagged notices too
+	moving bool            // the reader may still be claiming what the handler before wanted
 	replay *replaying      // replays that come from peers; nil if there are none
 }
 
