@@ -5,12 +5,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/gravbus/gravbus/internal/mailbox"
-	"github.com/gravbus/gravbus/internal/route"
 )
 
 // batch is what a drainer has in hand. Batches are pooled: a drainer's stack stays small.
@@ -278,17 +276,22 @@ func (p *Pod) tellLag(b *batch, lag mailbox.Lag[Message]) {
 		}
 		p.count(b)
 	}
-	p.emitLagged(lag)
+	p.mu.Lock()
+	use := p.use
+	p.mu.Unlock()
+	p.emitLagged(lag, use)
 }
 
 func (p *Pod) lagged(typ string, lag mailbox.Lag[Message]) Message {
 	return NewTyped(typ, Lagged{Pod: p.Name(), From: lag.From.UUID(), To: lag.To.UUID(), Count: lag.Count})
 }
 
-// emitLagged tells others what the pod has lost; not if it is one of those who listen to such
-// events.
-func (p *Pod) emitLagged(lag mailbox.Lag[Message]) {
-	if h := p.handler.Load(); h != nil && slices.ContainsFunc(h.wanted.Allow, func(a string) bool { return strings.HasPrefix(a, route.Reserved) }) {
+// emitLagged tells others what a receiver on a lane has lost, on none if it has gone. It does not if
+// the event would come to that lane: there it would take the place of another message, and that
+// would have to be told again.
+func (p *Pod) emitLagged(lag mailbox.Lag[Message], use *laneUse) {
+	lanes, _ := p.bus.routes.Lookup(EventPodLagged)
+	if use != nil && slices.Contains(lanes, use.lane) {
 		return
 	}
 	p.bus.emit(EventPodLagged, func() any {

@@ -12,7 +12,8 @@ const (
 	// MsgTypeLagged is the notice that a pod gets in the place of messages it lost, whatever its
 	// patterns; its payload is a Lagged.
 	MsgTypeLagged = "gravbus.lagged"
-	// EventPodLagged (payload Lagged) follows each such notice.
+	// EventPodLagged (payload Lagged) follows each such notice, unless it would come to the one who
+	// lost the messages: whoever wants this type is told of losses of others.
 	EventPodLagged = "gravbus.pod.lagged"
 	// EventPodSlow (payload PodEvent) says that a pod has stalled: from now on its oldest messages
 	// give way.

@@ -640,6 +640,70 @@ func TestGuarantee5LossesOfALoopAreCounted(t *testing.T) {
 	}
 }
 
+// Who listens to the bus's events and loses some is told so once. Others hear of a pod's losses whatever else it listens to, but not of one that
+// wants to hear of losses itself.
+func TestGuarantee5LossesOfEvents(t *testing.T) {
+	receivers := map[string]func(*testing.T, *gravbus.Bus, gravbus.MsgFunc){
+		"loop": func(t *testing.T, bus *gravbus.Bus, fn gravbus.MsgFunc) {
+			pod := bus.Connect(gravbus.Mailbox(4))
+			go func() {
+				for msg := range pod.Messages(t.Context(), "gravbus.>") {
+					fn(msg)
+				}
+			}()
+		},
+		"pod": func(t *testing.T, bus *gravbus.Bus, fn gravbus.MsgFunc) {
+			must(t, bus.Connect(gravbus.Mailbox(4)).OnType("gravbus.>", fn))
+		},
+		"group": func(t *testing.T, bus *gravbus.Bus, fn gravbus.MsgFunc) {
+			group := []gravbus.PodOption{gravbus.InGroup("g"), gravbus.Mailbox(4)}
+			must(t, bus.Connect(group...).OnType(gravbus.EventPodPanic, fn))
+			must(t, bus.Connect(group...).OnType(gravbus.EventPodLagged, fn))
+		},
+		"another event": func(t *testing.T, bus *gravbus.Bus, fn gravbus.MsgFunc) {
+			must(t, bus.Connect(gravbus.Mailbox(4)).OnType(gravbus.EventPodPanic, fn))
+		},
+	}
+	for name, receive := range receivers {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus := testBus(t)
+				failing, sender := bus.Connect(gravbus.MaxFailures(100)), bus.Connect()
+				must(t, failing.OnType("a", func(gravbus.Message) error { panic("boom") }))
+				var got, told recorder
+				release := make(chan struct{})
+				receive(t, bus, func(msg gravbus.Message) error { got.handle(msg); <-release; return nil })
+				must(t, bus.Connect().OnType(gravbus.EventPodLagged, told.handle))
+				synctest.Wait()
+				for i := range 20 {
+					sender.Send(nth("a", 0, i))
+					synctest.Wait()
+				}
+				close(release)
+				synctest.Wait()
+				panics, lost := 0, uint64(0)
+				for _, msg := range got.all() {
+					if msg.Type() == gravbus.MsgTypeLagged {
+						lost += laggedIn(t, msg).Count
+					} else {
+						panics++
+					}
+				}
+				if panics != 5 || lost != 15 {
+					t.Errorf("%d panics came, and %d were told as lost", panics, lost)
+				}
+				want := 0
+				if name == "another event" {
+					want = 1
+				}
+				if n := len(told.all()); n != want {
+					t.Errorf("others were told of losses %d times", n)
+				}
+			})
+		})
+	}
+}
+
 // What a pod lost before it changed what it listens to is told all the same, with the true count, whether it then goes on or disconnects.
 func TestGuarantee5LossesOutlastAChange(t *testing.T) {
 	for _, changes := range []int{1, 2, 5} {

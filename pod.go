@@ -325,7 +325,7 @@ func (p *Pod) disconnect(state int32) {
 		}
 	}
 	if rem.Lag.Count > 0 {
-		p.emitLagged(rem.Lag)
+		p.emitLagged(rem.Lag, nil)
 	}
 	lost := b.gone.seldom()
 	lost.dropped.Add(rem.Tally.Dropped)

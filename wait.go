@@ -127,7 +127,7 @@ func (w *wait) end() {
 		lost.dropped.Add(rem.Tally.Dropped)
 		lost.lags.Add(rem.Tally.Lags)
 		if rem.Lag.Count > 0 {
-			w.pod.emitLagged(rem.Lag)
+			w.pod.emitLagged(rem.Lag, nil)
 		}
 		w.pod.bus.mesh.unwantWait(w)
 		w.pod.bus.leave(w.use)
@@ -204,7 +204,7 @@ func (w *wait) forgetIfEnded() {
 func (w *wait) claim(b *batch) {
 	if lag := b.claim(&w.reader); lag.Count > 0 {
 		b.notice(w.pod.lagged(MsgTypeLagged, lag))
-		w.pod.emitLagged(lag)
+		w.pod.emitLagged(lag, w.use)
 	}
 }
 
