@@ -101,6 +101,35 @@ func TestDeadlockHandlerSendsToItselfByForeignPod(t *testing.T) {
 	})
 }
 
+// A wait function that is offered an early reply sends, by another pod, to the wait itself.
+func TestDeadlockEarlyReplySendsToItsWait(t *testing.T) {
+	faultBubble(t, func(t *testing.T) {
+		const n = 10
+		bus := testBus(t)
+		pod, by := bus.Connect(gravbus.Mailbox(1), gravbus.Overflow(gravbus.Block)), bus.Connect()
+		asked := gravbus.NewMsg("nobody", nil)
+		pod.Send(asked)
+		by.ReplyTo(asked, gravbus.NewMsg("answer", nil))
+		var got recorder
+		must(t, pod.WaitOn(func(msg gravbus.Message) error {
+			if msg.Type() == "answer" {
+				for i := range n {
+					by.Send(nth("a", 0, i))
+				}
+				return gravbus.ErrMsgNotWanted
+			}
+			got.handle(msg)
+			if len(got.all()) < n {
+				return gravbus.ErrMsgNotWanted
+			}
+			return nil
+		}))
+		if all := numbers(t, got.all()); !slices.Equal(all, span(0, n-1)) {
+			t.Errorf("the wait got %v", all)
+		}
+	})
+}
+
 // What the bus cannot see, a handler that waits for another goroutine which sends to it, ends with the stall limit.
 func TestDeadlockHiddenCycleEndsWithStallLimit(t *testing.T) {
 	watchdog(t, time.Minute)

@@ -276,6 +276,12 @@ func TestDeadlockEndFromInside(t *testing.T) {
 	places := map[string]func(bus *gravbus.Bus, pod *gravbus.Pod, inside gravbus.MsgFunc){
 		"handler":    func(_ *gravbus.Bus, pod *gravbus.Pod, inside gravbus.MsgFunc) { _ = pod.OnType("x", inside) },
 		"Pod.WaitOn": func(_ *gravbus.Bus, pod *gravbus.Pod, inside gravbus.MsgFunc) { _ = pod.WaitOn(inside) },
+		"early reply": func(bus *gravbus.Bus, pod *gravbus.Pod, inside gravbus.MsgFunc) {
+			asked := gravbus.NewMsg("nobody", nil)
+			pod.Send(asked)
+			bus.Connect().ReplyTo(asked, gravbus.NewMsg("answer", nil))
+			_ = pod.WaitOn(inside)
+		},
 		"Receipt": func(_ *gravbus.Bus, pod *gravbus.Pod, inside gravbus.MsgFunc) {
 			_ = pod.Send(gravbus.NewMsg("ask", nil)).WaitOn(inside)
 		},

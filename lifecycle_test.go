@@ -526,6 +526,57 @@ func TestGuarantee9CloseWaitsForAll(t *testing.T) {
 	}
 }
 
+// A wait that is over, as the pod has gone or the time, calls its function no more, whatever it has in hand.
+func TestGuarantee9WaitFunctionsEnd(t *testing.T) {
+	for _, what := range []string{"early replies", "messages"} {
+		for _, end := range []string{"Disconnect", "timeout"} {
+			t.Run(what+"/"+end, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					bus := testBus(t)
+					pod, other := bus.Connect(), bus.Connect()
+					if what == "early replies" {
+						asked := gravbus.NewMsg("nobody", nil)
+						pod.Send(asked)
+						for range 3 {
+							other.ReplyTo(asked, gravbus.NewMsg("answer", nil))
+						}
+					}
+					calls := 0
+					waited := make(chan error, 1)
+					go func() {
+						waited <- pod.WaitUntil(gravbus.Timeout(10), func(gravbus.Message) error {
+							take(time.Second)
+							if calls++; calls == 2 && end == "Disconnect" {
+								pod.Disconnect()
+							} else if calls == 2 {
+								take(time.Minute)
+							}
+							return gravbus.ErrMsgNotWanted
+						})
+					}()
+					if what == "messages" {
+						synctest.Wait()
+						for range 4 { // one is claimed at once, the others together
+							other.Send(gravbus.NewMsg("a", nil))
+						}
+					}
+					want := gravbus.ErrDisconnected
+					if end == "timeout" {
+						want = gravbus.ErrWaitTimeout
+					}
+					if err := <-waited; !errors.Is(err, want) {
+						t.Errorf("error %v", err)
+					}
+					take(time.Hour)
+					if calls != 2 {
+						t.Errorf("%d calls", calls)
+					}
+				})
+			})
+		}
+	}
+}
+
 // A Messages loop ends with its context, with the pod and with the bus, even if these end in the loop's body; no further message is yielded.
 func TestGuarantee9LoopEnds(t *testing.T) {
 	for name, end := range map[string]func(context.CancelFunc, *gravbus.Bus, *gravbus.Pod){

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gravbus/gravbus/internal/route"
@@ -69,11 +70,13 @@ type wait struct {
 	use    *laneUse
 	reader reader
 	fn     MsgFunc       // called by a drainer; nil if the items are pulled
+	early  []unclaimed   // replies that came before, for the first drainer. Nobody reads the mailbox until it has offered them to fn
 	start  func()        // drain
 	had    []string      // UUIDs of the latest replies that it has had. Whose turn it is to offer it messages has it
 	wake   chan struct{} // capacity 1: there is something to pull
 	result chan error    // capacity 1: what fn returned in the end
 	once   sync.Once
+	over   atomic.Bool // end was called
 }
 
 // Wake starts a drainer, which ends when the mailbox is empty, or tells the puller.
@@ -87,9 +90,9 @@ func (w *wait) Wake() {
 	w.wake <- struct{}{}
 }
 
-// newWait makes p receive what the patterns and its filters let through. With held that does not
-// begin before the reader's Begin.
-func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
+// newWait makes p receive what the patterns and its filters let through. With fn the replies that
+// came before come first.
+func (p *Pod) newWait(patterns []string, fn MsgFunc) (*wait, error) {
 	if err := checkPatterns(patterns); err != nil {
 		return nil, err
 	}
@@ -109,19 +112,26 @@ func (p *Pod) newWait(patterns []string, fn MsgFunc, held bool) (*wait, error) {
 	interest := route.Interest{Allow: patterns, Deny: p.denied()}
 	w.wanted = interest
 	w.use = p.bus.join(laneKey{interest.Key(), mail.Bound, true}, interest)
-	w.reader.Attach(w.use.lane, true, held)
-	p.bus.mesh.wantWait(w)
 	x := p.extra()
+	if fn != nil {
+		w.early = slices.Clone(x.unclaimed)
+	}
+	w.reader.Attach(w.use.lane, true, len(w.early) > 0)
+	p.bus.mesh.wantWait(w)
 	if x.waits == nil {
 		x.waits = map[*wait]bool{}
 	}
 	x.waits[w] = true
+	if len(w.early) > 0 {
+		w.reader.Begin(nil, 0)
+	}
 	return w, nil
 }
 
 // end makes w receive no more.
 func (w *wait) end() {
 	w.once.Do(func() {
+		w.over.Store(true)
 		rem := w.reader.Remove()
 		lost := w.pod.stats.seldom()
 		lost.dropped.Add(rem.Tally.Dropped)
@@ -158,20 +168,22 @@ func (w *wait) drain() {
 		w.forgetIfEnded()
 		w.pod.bus.ended()
 	}()
+	if len(w.early) > 0 {
+		w.offer()
+	}
 	for {
 		w.claim(b)
 		if len(b.items) == 0 {
 			break
 		}
 		for i := range b.items {
+			if w.over.Load() {
+				break
+			}
 			if w.refuses(b.items[i].Val) || !w.fresh(b.items[i].Val) {
 				continue
 			}
-			err := call(w.fn, b.items[i].Val)
-			if w.reader.Watched() != 0 {
-				w.reader.Progress()
-			}
-			if !errors.Is(err, ErrMsgNotWanted) {
+			if err := w.call(b.items[i].Val); !errors.Is(err, ErrMsgNotWanted) {
 				w.pod.took(b.items[i].Val)
 				w.finish(err)
 				break
@@ -181,6 +193,49 @@ func (w *wait) drain() {
 	b.clear()
 	claimed = false
 	batches.Put(b)
+}
+
+// call calls fn.
+func (w *wait) call(msg Message) error {
+	err := call(w.fn, msg)
+	if w.reader.Watched() != 0 {
+		w.reader.Progress()
+	}
+	return err
+}
+
+// offer calls fn with the replies that came before the wait.
+func (w *wait) offer() {
+	w.reader.Enter() // fn is inside the drainer, though nothing was claimed yet
+	early := w.early
+	w.early = nil
+	calling := false
+	var u unclaimed
+	defer func() {
+		if calling { // fn called runtime.Goexit
+			u.box.let(w.pod.bus, u.n, true)
+		}
+	}()
+	for _, u = range early {
+		if w.over.Load() {
+			return
+		}
+		if !u.box.hold(u.n) {
+			w.pod.took(u.msg) // by its receipt
+			continue
+		}
+		w.fresh(u.msg)
+		calling = true
+		err := w.call(u.msg)
+		calling = false
+		wanted := !errors.Is(err, ErrMsgNotWanted)
+		u.box.let(w.pod.bus, u.n, wanted)
+		if wanted {
+			w.pod.took(u.msg)
+			w.finish(err)
+			return
+		}
+	}
 }
 
 // finish ends the wait with a result.
@@ -230,14 +285,11 @@ func (p *Pod) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 		return ErrNilHandler
 	}
 	over := timeout.start()
-	w, err := p.newWait(nil, fn, true)
+	w, err := p.newWait(nil, fn)
 	if err != nil {
 		return err
 	}
 	defer w.end()
-	if early := p.earlier(); len(early) == 0 || !p.bus.helpers.run(func() { w.offer(early) }) {
-		w.reader.Begin(nil, 0)
-	}
 	p.bus.mesh.stepAside()
 	select {
 	case err := <-w.result:
@@ -249,42 +301,12 @@ func (p *Pod) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 	}
 }
 
-// offer calls fn with replies that came before the wait, and then lets it begin.
-func (w *wait) offer(early []unclaimed) {
-	calling := false
-	var u unclaimed
-	defer func() {
-		if calling { // fn called runtime.Goexit
-			u.box.let(w.pod.bus, u.n, true)
-			w.finish(&PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
-		}
-		w.reader.Begin(nil, 0)
-	}()
-	for _, u = range early {
-		if !u.box.hold(u.n) {
-			w.pod.took(u.msg) // by its receipt
-			continue
-		}
-		w.fresh(u.msg)
-		calling = true
-		err := call(w.fn, u.msg)
-		calling = false
-		wanted := !errors.Is(err, ErrMsgNotWanted)
-		u.box.let(w.pod.bus, u.n, wanted)
-		if wanted {
-			w.pod.took(u.msg)
-			w.finish(err)
-			return
-		}
-	}
-}
-
 // Wait returns the next message that comes from now on, of a type that matches one of the patterns,
 // or of any type if there are none. Otherwise it is as WaitOn. It returns the context's error when
 // that ends first. For one message after the other Messages is the better choice: it misses none
 // between.
 func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
-	w, err := p.newWait(patterns, nil, false)
+	w, err := p.newWait(patterns, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +338,7 @@ func (p *Pod) Wait(ctx context.Context, patterns ...string) (Message, error) {
 // nothing.
 func (p *Pod) Messages(ctx context.Context, patterns ...string) iter.Seq[Message] {
 	return func(yield func(Message) bool) {
-		w, err := p.newWait(patterns, nil, false)
+		w, err := p.newWait(patterns, nil)
 		if err != nil {
 			return
 		}

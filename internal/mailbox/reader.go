@@ -135,6 +135,13 @@ func (q *Queue[T]) mix() {
 	q.mixed = q.mixed || slices.ContainsFunc(q.members, func(m *Reader[T]) bool { return m.x.want != q.members[0].x.want })
 }
 
+// Enter tells who the drainer is that was woken, before its first Claim, which tells so too.
+func (r *Reader[T]) Enter() {
+	l := r.lock()
+	r.note(gid.Current())
+	l.mu.Unlock()
+}
+
 // Begin ends a held Attach: items come first, and live ones up to Seq seq, which they cover, are
 // skipped. The reader is then woken.
 func (r *Reader[T]) Begin(items []Item[T], seq uint64) {
