@@ -121,6 +121,7 @@ func (p *Pod) handle(b *batch) {
 		if b.calling {
 			if v := recover(); v != nil {
 				b.calling = false
+				p.finished(b)
 				p.failed(b.current(), &PanicError{Value: v, Stack: debug.Stack()})
 				b.redo = nil
 				b.i++
@@ -147,10 +148,7 @@ func (p *Pod) handle(b *batch) {
 		b.calling = true
 		err := h.fn(it.Val)
 		b.calling = false
-		if w := p.reader.Watched(); w != 0 && w != b.watched {
-			b.watched = w
-			p.reader.Progress()
-		}
+		p.finished(b)
 		if err != nil && !errors.Is(err, ErrMsgNotWanted) {
 			p.failed(failure{item: *it, attempts: 1}, err)
 			continue
@@ -161,6 +159,14 @@ func (p *Pod) handle(b *batch) {
 		}
 	}
 	b.i = len(items)
+}
+
+// finished tells the senders that wait that a call has ended.
+func (p *Pod) finished(b *batch) {
+	if w := p.reader.Watched(); w != 0 && w != b.watched {
+		b.watched = w
+		p.reader.Progress()
+	}
 }
 
 // wants reports whether the handler wants msg, which may have been claimed for the one before it.
@@ -198,6 +204,7 @@ func (p *Pod) redeliver(b *batch) {
 		err := h.fn(f.item.Val)
 		b.calling = false
 		b.redo = nil
+		p.finished(b)
 		if err != nil && !errors.Is(err, ErrMsgNotWanted) {
 			p.failed(f, err)
 			return

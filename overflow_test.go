@@ -309,6 +309,60 @@ func TestGuarantee5SlowIsNotStalled(t *testing.T) {
 	}
 }
 
+// A pod that fails, or that catches up on what it failed on, is not standing still.
+func TestGuarantee5FailingIsNotStalled(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	t.Run("panic", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 100
+			bus := testBus(t)
+			pod, sender := bus.Connect(gravbus.Mailbox(64), gravbus.StallLimit(limit), gravbus.MaxFailures(2*n)), bus.Connect()
+			calls := 0
+			must(t, pod.On(func(gravbus.Message) error {
+				take(40 * time.Millisecond)
+				calls++
+				panic("boom")
+			}))
+			for i := range n {
+				sender.Send(nth("a", 0, i))
+			}
+			take(time.Minute)
+			if s := pod.Stats(); s.Dropped != 0 || calls != n {
+				t.Errorf("%d calls; stats %+v", calls, s)
+			}
+		})
+	})
+	t.Run("redelivery", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const failures, n = 60, 200
+			bus := testBus(t)
+			pod, sender := bus.Connect(gravbus.Mailbox(64), gravbus.StallLimit(limit)), bus.Connect()
+			down := true
+			calls := 0
+			must(t, pod.On(func(gravbus.Message) error {
+				if down {
+					return errHandler
+				}
+				take(20 * time.Millisecond)
+				calls++
+				return nil
+			}))
+			for i := range failures {
+				sender.Send(nth("a", 0, i))
+			}
+			synctest.Wait()
+			down = false
+			for i := range n {
+				sender.Send(nth("a", 0, failures+i))
+			}
+			take(time.Minute)
+			if s := pod.Stats(); s.Dropped != 0 || calls != failures+n {
+				t.Errorf("%d calls; stats %+v", calls, s)
+			}
+		})
+	})
+}
+
 // A pod that waits in Sends of its own is held up by others and not standing still, however long it takes.
 func TestGuarantee5WaitingToSendIsNotStalled(t *testing.T) {
 	for _, each := range []time.Duration{700 * time.Millisecond, 990 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond} {
