@@ -140,6 +140,9 @@ func (p *Pod) handle(b *batch) {
 		}
 		h := p.handler.Load()
 		if h.fn == nil || h != b.h && !h.wants(it.Val) || h.uuids != nil && h.uuids[it.Val.UUID()] {
+			if p.cfg.group != "" {
+				p.reader.GiveBack(*it) // perhaps another member wants it
+			}
 			continue
 		}
 		if h.replay != nil && h.replay.has(it) {

@@ -206,6 +206,55 @@ func TestGroupMembersWantDifferentThings(t *testing.T) {
 	}
 }
 
+// What a member refuses by its UUID goes to another one, and to nobody only if all refuse it.
+func TestGroupFilterUUID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := testBus(t)
+		var got [2]recorder
+		var members [2]*gravbus.Pod
+		release := make(chan struct{})
+		for i := range members {
+			members[i] = bus.Connect(gravbus.InGroup("g"))
+			if i == 1 {
+				members[i].FilterUUID("none", false)
+			}
+			must(t, members[i].OnType("job", func(msg gravbus.Message) error { got[i].handle(msg); <-release; return nil }))
+		}
+		sender := bus.Connect()
+		var want [2][]int
+		for i := range 20 { // the first two are in hand, the others wait
+			msg := nth("job", 0, i)
+			switch {
+			case i < 2:
+				want[i] = append(want[i], i)
+			case i == 10:
+				members[0].FilterUUID(msg.UUID(), false)
+				members[1].FilterUUID(msg.UUID(), false)
+			case i == 15: // when it waits already
+				sender.Send(msg)
+				members[0].FilterUUID(msg.UUID(), false)
+				want[1] = append(want[1], i)
+				continue
+			default:
+				members[i%2].FilterUUID(msg.UUID(), false)
+				want[1-i%2] = append(want[1-i%2], i)
+			}
+			sender.Send(msg)
+			synctest.Wait()
+		}
+		close(release)
+		synctest.Wait()
+		for i := range members {
+			if all := numbers(t, got[i].all()); !slices.Equal(all, want[i]) {
+				t.Errorf("member %d got %v, want %v", i, all, want[i])
+			}
+		}
+		if d := bus.Stats().Dropped; d != 0 {
+			t.Errorf("%d dropped", d)
+		}
+	})
+}
+
 // A member that stands still, and alone wants what fills the mailbox, holds up the others for one stall limit at most.
 func TestGroupStuckMemberWithItsOwnTypes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -245,7 +294,7 @@ func TestGroupStuckMemberWithItsOwnTypes(t *testing.T) {
 func TestGroupMembersComeAndGo(t *testing.T) {
 	const senders, n = 3, 1000
 	for _, mailbox := range []int{1, 8, 1024} {
-		for _, change := range []string{"Disconnect", "OnType"} {
+		for _, change := range []string{"Disconnect", "OnType", "OnType of another"} {
 			t.Run(fmt.Sprintf("mailbox=%d/%s", mailbox, change), func(t *testing.T) {
 				bus := testBus(t)
 				var got tallies
@@ -271,8 +320,11 @@ func TestGroupMembersComeAndGo(t *testing.T) {
 							if change == "Disconnect" {
 								pod.Disconnect()
 								pod = join(2 + i)
-							} else if k%2 == 0 {
-								mustToo(t, pod.OnType("job", func(msg gravbus.Message) error { got.add(msg, 2+i); return nil }, "other"))
+							} else if typ := "job"; k%2 == 0 {
+								if change == "OnType of another" {
+									typ = "another"
+								}
+								mustToo(t, pod.OnType(typ, func(msg gravbus.Message) error { got.add(msg, 2+i); return nil }, "other"))
 							} else {
 								mustToo(t, pod.On(func(msg gravbus.Message) error { got.add(msg, 2+i); return nil }))
 							}

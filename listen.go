@@ -96,6 +96,9 @@ func (p *Pod) FilterUUID(uuid string, allow bool) {
 		next := *h
 		next.uuids = refused
 		p.handler.Store(&next)
+		if p.use != nil && p.cfg.group != "" {
+			p.reader.Rejoin(next.competes())
+		}
 	}
 }
 
@@ -142,7 +145,8 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		h.wanted = &route.Interest{Allow: next.Allow, Deny: next.Deny}
 		p.handler.Store(h)
 		p.use = b.joinGroup(p.cfg.group, p.mail.Bound, next)
-		p.reader.Join(p.use.lane, key.interest, wants(next))
+		want, wants := h.competes()
+		p.reader.Join(p.use.lane, want, wants)
 		b.mesh.want(p, next)
 	case p.use == nil:
 		p.use = b.join(key, next)
@@ -166,7 +170,7 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		h.wanted = &route.Interest{Allow: next.Allow, Deny: next.Deny}
 		settle := p.change(h)
 		b.addToGroup(p.use, next)
-		p.reader.Rejoin(key.interest, wants(next)) // counts what nobody wants any more
+		p.reader.Rejoin(h.competes()) // counts what nobody wants any more
 		settle()
 		b.mesh.want(p, next)
 		b.mesh.unwant(p, before)
@@ -178,7 +182,7 @@ func (p *Pod) listen(patterns []string, h *handler) error {
 		p.use = fresh
 		h.wanted = &fresh.interest
 		settle := p.change(h)
-		p.reader.Move(fresh.lane, key.private, wants(next), func() { b.publish(fresh) })
+		p.reader.Move(fresh.lane, key.private, wantsOf(next), func() { b.publish(fresh) })
 		settle()
 		b.mesh.want(p, next)
 		b.mesh.unwant(p, before)
@@ -196,7 +200,16 @@ func (p *Pod) change(h *handler) (settle func()) {
 	return func() { p.handler.Store(h) }
 }
 
-func wants(i route.Interest) func(Message) bool {
+// competes returns what a member of a group with this handler takes, and a name for it.
+func (h *handler) competes() (want string, wants func(Message) bool) {
+	if len(h.uuids) == 0 {
+		return h.wanted.Key(), wantsOf(*h.wanted)
+	}
+	wanted, uuids := *h.wanted, h.uuids
+	return "", func(msg Message) bool { return wanted.Match(msg.Type()) && !uuids[msg.UUID()] }
+}
+
+func wantsOf(i route.Interest) func(Message) bool {
 	return func(msg Message) bool { return i.Match(msg.Type()) }
 }
 

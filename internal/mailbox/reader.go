@@ -36,7 +36,7 @@ type rare[T any] struct {
 	before []Item[T]     // come before all else: replay, and what was waiting when the reader moved. Not bounded, but never added to by Append
 	quiet  chan struct{} // closed when the reader is gone and its last drainer has ended
 	wants  func(T) bool  // what it wants now, when it has changed its interest or shares a group with others that want other things
-	want   string        // names wants: equal names want the same
+	want   string        // names wants: equal names want the same. Empty: no other does
 	seen   seen
 	lag    Lag[T]    // lost on the lane before
 	gids   []uintptr // with Width > 1: the goroutines of the active drainers
@@ -93,7 +93,8 @@ func (r *Reader[T]) attachLocked(l *Lane[T], private bool) {
 }
 
 // Join puts r into the group whose lane l is; all its readers compete for the messages. want names
-// what it wants, and wants decides it; where all members give the same name nobody is asked.
+// what it wants, and wants decides it; where all members give the same name, which is not empty,
+// nobody is asked.
 func (r *Reader[T]) Join(l *Lane[T], want string, wants func(T) bool) {
 	l.mu.Lock()
 	r.lane.Store(l)
@@ -132,7 +133,7 @@ func (r *Reader[T]) Rejoin(want string, wants func(T) bool) int {
 }
 
 func (q *Queue[T]) mix() {
-	q.mixed = q.mixed || slices.ContainsFunc(q.members, func(m *Reader[T]) bool { return m.x.want != q.members[0].x.want })
+	q.mixed = q.mixed || slices.ContainsFunc(q.members, func(m *Reader[T]) bool { return m.x.want == "" || m.x.want != q.members[0].x.want })
 }
 
 // Enter tells who the drainer is that was woken, before its first Claim, which tells so too.
@@ -269,8 +270,9 @@ func (r *Reader[T]) Remove() (rem Removed[T]) {
 	return rem
 }
 
-// GiveBack returns to a group what a member claimed that is being removed before it began with it,
-// and reports whether a member can take it.
+// GiveBack returns to a group what a member claimed and will not handle, as it has been removed or
+// wants it no more, and reports whether a member can take it. If none can it is dropped, and counted
+// unless r has been removed.
 func (r *Reader[T]) GiveBack(it Item[T]) bool {
 	l := r.lock()
 	if len(l.queues) == 0 || !l.queues[0].group {
@@ -278,16 +280,17 @@ func (r *Reader[T]) GiveBack(it Item[T]) bool {
 		return false
 	}
 	q := l.queues[0]
-	if !q.wanted(&it) {
-		l.mu.Unlock()
-		return false
+	given := q.wanted(&it)
+	if given {
+		q.enqueueFirst(&it)
+	} else if !r.gone {
+		q.lost(&it, q.pos-1) // it came before all that waits
 	}
-	q.enqueueFirst(&it)
 	var w wakes[T]
 	q.rouse(&w)
 	l.mu.Unlock()
 	w.run()
-	return true
+	return given
 }
 
 // Quiet waits until no drainer of r is active, which is for ever only after Remove. Called from
