@@ -102,7 +102,14 @@ func (p *Pod) drained(b *batch) {
 	p.count(b)
 	if b.calling {
 		p.failed(b.current(), &PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
-		p.reader.Return(slices.Clone(b.items[b.i+1:]))
+		rest := b.items[b.i+1:]
+		if s := p.state.Load(); s != podOpen {
+			for i := range rest {
+				p.leave(&rest[i], s)
+			}
+			rest = nil
+		}
+		p.reader.Return(slices.Clone(rest))
 		go p.start() // ends when the mailbox is empty, like the one it replaces
 		return
 	}
@@ -133,9 +140,7 @@ func (p *Pod) handle(b *batch) {
 		b.i = i
 		it := &items[i]
 		if s := p.state.Load(); s != podOpen {
-			if given := p.cfg.group != "" && p.reader.GiveBack(*it); !given && s == podFailed {
-				p.deadLetter(failure{item: *it, err: errPodFailed})
-			}
+			p.leave(it, s)
 			continue
 		}
 		h := p.handler.Load()
@@ -162,6 +167,13 @@ func (p *Pod) handle(b *batch) {
 		}
 	}
 	b.i = len(items)
+}
+
+// leave sees to what is in hand when the pod goes, with the given state.
+func (p *Pod) leave(it *item, state int32) {
+	if given := p.cfg.group != "" && p.reader.GiveBack(*it); !given && state == podFailed {
+		p.deadLetter(failure{item: *it, err: errPodFailed})
+	}
 }
 
 // finished tells the senders that wait that a call has ended.

@@ -350,6 +350,49 @@ func TestGuarantee6TooManyFailures(t *testing.T) {
 	}
 }
 
+// However the handler failed for the last time, what the pod has in hand becomes dead letters with the rest.
+func TestGuarantee6TooManyFailuresWithMoreInHand(t *testing.T) {
+	for how, fail := range map[string]gravbus.MsgFunc{
+		"error":  func(gravbus.Message) error { return errHandler },
+		"panic":  func(gravbus.Message) error { panic("boom") },
+		"Goexit": func(gravbus.Message) error { runtime.Goexit(); return nil },
+	} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 10
+				bus := testBus(t)
+				var events recorder
+				must(t, bus.Connect().OnType(gravbus.EventDeadLetter, events.handle))
+				pod, sender := bus.Connect(gravbus.MaxFailures(1)), bus.Connect()
+				hold := make(chan struct{})
+				calls := 0
+				must(t, pod.On(func(msg gravbus.Message) error {
+					if calls++; calls == 1 {
+						<-hold
+						return nil
+					}
+					return fail(msg)
+				}))
+				for i := range 1 + n {
+					sender.Send(nth("a", 0, i))
+				}
+				synctest.Wait()
+				close(hold)
+				synctest.Wait()
+				var dead []int
+				for _, letter := range deadLetters(t, &events) {
+					_, i := numberOf(letter.Message)
+					dead = append(dead, i)
+				}
+				slices.Sort(dead)
+				if !slices.Equal(dead, span(1, n)) || calls != 2 {
+					t.Errorf("%d calls, dead letters of %v", calls, dead)
+				}
+			})
+		})
+	}
+}
+
 // Failures that succeed in time do not add up.
 func TestGuarantee6FailuresThatSucceedAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
