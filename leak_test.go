@@ -263,6 +263,14 @@ func TestLeakConnections(t *testing.T) {
 			pod.Disconnect()
 		})
 	})
+	t.Run("changes of the handler", func(t *testing.T) {
+		leakFlat(t, fewer(100_000, 10), func(int) {
+			pod := bus.Connect()
+			must(t, pod.On(nop))
+			must(t, pod.FilterType("a", false))
+			pod.Disconnect()
+		})
+	})
 	t.Run("messages that wait", func(t *testing.T) {
 		sender := bus.Connect()
 		leakFlat(t, fewer(50_000, 10), func(int) {

@@ -3,6 +3,7 @@ package mailbox
 import (
 	"slices"
 	"time"
+	"weak"
 )
 
 // A leaver is a reader that went on to another lane.
@@ -11,8 +12,10 @@ import (
 // For it the reader is still here: what it appends is forwarded. A sender whose route has a later
 // lane of the reader's finds it there. Once the new lane is known, only senders whose route is
 // stale are concerned.
+//
+// A lane does not keep alive who has left it. A reader that nobody else refers to is on no lane.
 type leaver[T any] struct {
-	r     *Reader[T]
+	r     weak.Pointer[Reader[T]]
 	at    time.Time
 	known bool
 }
@@ -26,6 +29,7 @@ const leaverAge = 5 * time.Minute
 // was waiting comes along if it is wanted. private is as for Attach. publish is called to make the
 // lane known. Nothing is lost or doubled by sends in progress.
 func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish func()) {
+	left := weak.Make(r)
 	old := r.lock()
 	if r.gone {
 		old.mu.Unlock()
@@ -44,7 +48,7 @@ func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish f
 	x.wants = wants
 	x.before = slices.DeleteFunc(append(x.before, backlog...), func(it Item[T]) bool { return !wants(it.Val) })
 	r.trimBefore(old, most)
-	old.remember(leaver[T]{r: r, at: time.Now()})
+	old.remember(leaver[T]{r: left, at: time.Now()})
 	r.lane.Store(l)
 	r.attachLocked(l, private)
 	wake := r.wakeFor(len(x.before) + int(min(x.lag.Count, 1)))
@@ -61,10 +65,11 @@ func (r *Reader[T]) Move(l *Lane[T], private bool, wants func(T) bool, publish f
 	}
 	publish()
 	old.mu.Lock()
-	for i := range old.leaving {
-		if v := &old.leaving[i]; v.r == r && !v.known {
+	for i := len(old.leaving) - 1; i >= 0; i-- { // it is among the last
+		if v := &old.leaving[i]; v.r == left && !v.known {
 			v.known = true
 			old.unknown--
+			break
 		}
 	}
 	old.changed()
@@ -134,10 +139,12 @@ func (r *Reader[T]) lostBefore(val T) {
 	x.lag.To = val
 }
 
-// remember notes a leaver, and forgets those that have gone or left long ago.
+// remember notes a leaver, and forgets those that nobody refers to any more or that left long ago.
 func (l *Lane[T]) remember(v leaver[T]) {
 	if len(l.leaving) >= l.leavingMost {
-		l.leaving = slices.DeleteFunc(l.leaving, func(o leaver[T]) bool { return o.known && v.at.Sub(o.at) > leaverAge })
+		l.leaving = slices.DeleteFunc(l.leaving, func(o leaver[T]) bool {
+			return o.known && (v.at.Sub(o.at) > leaverAge || o.r.Value() == nil)
+		})
 		l.leavingMost = max(16, 2*len(l.leaving))
 	}
 	l.leaving = append(l.leaving, v)
@@ -161,7 +168,8 @@ func (l *Lane[T]) hasLeft(r *Reader[T]) bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 	}
-	return slices.ContainsFunc(l.leaving, func(v leaver[T]) bool { return v.r == r })
+	left := weak.Make(r)
+	return slices.ContainsFunc(l.leaving, func(v leaver[T]) bool { return v.r == left })
 }
 
 // Lose counts a message that was for r and is not given to it.

@@ -189,8 +189,11 @@ func (l *Lane[T]) commit(it *Item[T], own *Reader[T], mode Mode, o *Outcome[T]) 
 		return
 	}
 	for _, v := range l.leaving {
-		if (stale || !v.known) && v.r.owner != it.From && !v.r.isOnAfter(l, o.route) {
-			o.forward = append(o.forward, v.r)
+		if !stale && v.known {
+			continue
+		}
+		if r := v.r.Value(); r != nil && r.owner != it.From && !r.isOnAfter(l, o.route) {
+			o.forward = append(o.forward, r)
 		}
 	}
 }
