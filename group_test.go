@@ -511,6 +511,28 @@ func TestGroupOverflow(t *testing.T) {
 	})
 }
 
+// The stall limit is that of the member that has been there longest, also when who came first has left.
+func TestGroupStallLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 100 * time.Millisecond
+		bus := testBus(t)
+		first := bus.Connect(gravbus.InGroup("g"), gravbus.Mailbox(4), gravbus.StallLimit(time.Hour))
+		must(t, first.OnType("stuck", nop, "a"))
+		stuck := connectStuck(t, bus, gravbus.InGroup("g"), gravbus.StallLimit(limit))
+		defer close(stuck.release)
+		third := bus.Connect(gravbus.InGroup("g"), gravbus.StallLimit(time.Minute))
+		must(t, third.OnType("b", nop))
+		first.Disconnect()
+		sender := bus.Connect()
+		fill(t, sender, 4)
+		began := time.Now()
+		sender.Send(nth("a", 0, 5))
+		if took := time.Since(began); took != limit {
+			t.Errorf("the sender waited %v", took)
+		}
+	})
+}
+
 // A change of what a member wants discards what nobody wants any more. That is no loss that is counted twice, and senders that waited for room get it.
 func TestGroupChangeMakesRoom(t *testing.T) {
 	for _, policy := range []gravbus.OverflowPolicy{gravbus.Backpressure, gravbus.Block} {

@@ -1,9 +1,6 @@
 package mailbox
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // A Queue is a ring for one reader, or for the members of one group.
 //
@@ -24,14 +21,13 @@ type Queue[T any] struct {
 	detached  bool // its reader goes back to the ring when it has caught up
 	lagging   bool // its readers stalled and have not caught up
 	group     bool
-	mixed     bool // members want different things, or did when messages came that wait
-	spent     bool // what waits costs as much as it may
-	members   []*Reader[T]
-	spare     int // drainers that could be woken: sum of width-active over members
-	next      int // member to begin with when looking for one to wake
+	mixed     bool         // members want different things, or did when messages came that wait
+	spent     bool         // what waits costs as much as it may
+	members   []*Reader[T] // who has been there longest comes first
+	spare     int          // drainers that could be woken: sum of width-active over members
+	next      int          // member to begin with when looking for one to wake
 	costs     []uint64
 	cap       size
-	stall     time.Duration
 	lag       Lag[T]
 	lagAt     uint64 // where lag.From would be; there the lag is to be told
 	lagTo     uint64 // where lag.To would be
@@ -50,7 +46,7 @@ type Tally struct {
 const firstPos = 1 << 32
 
 func (l *Lane[T]) newQueue(c *Config) *Queue[T] {
-	q := &Queue[T]{lane: l, pos: firstPos, head: firstPos, policy: c.Policy, stall: c.Stall}
+	q := &Queue[T]{lane: l, pos: firstPos, head: firstPos, policy: c.Policy}
 	q.bound, q.cap = c.bounds()
 	q.tally = &q.ownTally
 	return q

@@ -35,8 +35,10 @@ func (l *Lane[T]) slow(it *Item[T], exempt []*Queue[T], f func(rs []*Reader[T], 
 		}
 	}
 	for _, q := range l.queues {
-		if q.full() && q.policy == Wait && q.stall > 0 && !slices.Contains(exempt, q) && q.wanted(it) {
-			f(q.members, &q.seen, q.stall)
+		if q.full() && q.policy == Wait && !slices.Contains(exempt, q) && q.wanted(it) {
+			if limit := q.members[0].cfg.Stall; limit > 0 { // of who has been there longest
+				f(q.members, &q.seen, limit)
+			}
 		}
 	}
 }
