@@ -139,14 +139,14 @@ func StallLimit(d time.Duration) PodOption {
 }
 
 // Concurrency lets n of the pod's handler calls run at a time, 1 unless n is positive. Messages are
-// begun in order.
+// taken in order, one for each call; calls that run at the same time have no order among them.
 func Concurrency(n int) PodOption {
 	return func(c *podConfig) { c.mail.Width = positive(n, 1) }
 }
 
 // InGroup makes the pod one of the group's competing members: each message that members want goes
 // to exactly one of those. Messages wait in one mailbox for all, which is configured by the member
-// that came first. An empty name means no group. Members do not replay. A group has members at other
+// that came first; its stall limit is that of the one who has been there longest. An empty name means no group. Members do not replay. A group has members at other
 // nodes too.
 func InGroup(name string) PodOption { return func(c *podConfig) { c.group = name } }
 
