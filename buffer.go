@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"iter"
+	"math"
 	"sync"
 	"time"
 )
@@ -24,6 +25,7 @@ type Buffer struct {
 
 	mu    *sync.Mutex // guards all below; a bus's mailboxes share it
 	slots []slot      // a ring; its length is a power of two
+	made  []int64     // when what is in slots was made, Unix time; nil without maxAge
 	first uint64      // sequence number of the oldest
 	next  uint64      // sequence number that the next one gets. The first is 1
 	bytes int
@@ -84,15 +86,21 @@ func (b *Buffer) Push(msg Message) error {
 	if b == nil || b.owned {
 		return ErrBusBuffer
 	}
-	size := sizeOf(msg)
+	size, made := sizeOf(msg), b.madeAt(msg)
 	b.mu.Lock()
-	b.push(msg, size, 0)
+	b.pushForeign(msg, size, 0, made)
 	b.mu.Unlock()
 	return nil
 }
 
-// push adds msg, which counts size, and returns its sequence number. The caller holds b.mu.
+// push adds msg, which is a *message and counts size, and returns its sequence number. The caller
+// holds b.mu.
 func (b *Buffer) push(msg Message, size int, from uint64) uint64 {
+	return b.pushForeign(msg, size, from, 0)
+}
+
+// pushForeign is push for any message; made is what madeAt returned before b.mu was taken.
+func (b *Buffer) pushForeign(msg Message, size int, from uint64, made int64) uint64 {
 	seq := b.next
 	b.next++
 	b.bytes += size
@@ -111,9 +119,36 @@ func (b *Buffer) push(msg Message, size int, from uint64) uint64 {
 	}
 	b.slots[seq&uint64(len(b.slots)-1)] = slot{msg, from, size}
 	if b.maxAge > 0 {
+		if m, ok := msg.(*message); ok {
+			made = m.nanos
+		}
+		b.made[seq&uint64(len(b.made)-1)] = made
 		b.expire()
 	}
 	return seq
+}
+
+// madeAt asks a message of others' making when it was made, if that matters. Its methods may do
+// anything, so b.mu must not be held.
+func (b *Buffer) madeAt(msg Message) int64 {
+	if b.maxAge == 0 {
+		return 0
+	}
+	return madeAt(msg)
+}
+
+func madeAt(msg Message) int64 {
+	if m, ok := msg.(*message); ok {
+		return m.nanos
+	}
+	at := msg.Timestamp()
+	switch y := at.UTC().Year(); { // what 64 bits of nanoseconds hold
+	case y < 1678:
+		return noTime
+	case y > 2261:
+		return math.MaxInt64
+	}
+	return at.UnixNano()
 }
 
 // evict lets the oldest go. Its slot is cleared, unless it is next, which is written at once.
@@ -127,8 +162,8 @@ func (b *Buffer) evict(next *slot) {
 }
 
 func (b *Buffer) expire() {
-	oldest := time.Unix(0, now()).Add(-b.maxAge)
-	for b.first != b.next && b.at(b.first).msg.Timestamp().Before(oldest) {
+	oldest := now() - int64(b.maxAge)
+	for b.first != b.next && b.made[b.first&uint64(len(b.made)-1)] < oldest {
 		b.evict(nil)
 	}
 }
@@ -142,6 +177,13 @@ func (b *Buffer) grow(end uint64) {
 		bigger[seq&uint64(len(bigger)-1)] = *b.at(seq)
 	}
 	b.slots = bigger
+	if b.maxAge > 0 {
+		made := make([]int64, len(bigger))
+		for seq := b.first; seq != end; seq++ {
+			made[seq&uint64(len(made)-1)] = b.made[seq&uint64(len(b.made)-1)]
+		}
+		b.made = made
+	}
 }
 
 // Limit returns how many messages the buffer holds at most.

@@ -175,7 +175,63 @@ func TestBufferBoundByAge(t *testing.T) {
 		if b.Len() != 0 {
 			t.Errorf("%d messages, want 0", b.Len())
 		}
+
+		// A message of others' making counts from when it says that it was made.
+		for _, at := range []time.Time{time.Now().Add(-10 * time.Second), {}, time.Unix(0, 0).AddDate(400, 0, 0)} {
+			must(t, b.Push(stamped{gravbus.NewMsg("x", nil), func() time.Time { return at }}))
+		}
+		if b.Len() != 3 {
+			t.Errorf("%d messages, want 3", b.Len())
+		}
+		<-time.After(1)
+		if b.Len() != 1 {
+			t.Errorf("%d messages, want 1", b.Len())
+		}
 	})
+}
+
+// stamped is a Message of others' making.
+type stamped struct {
+	gravbus.Message
+	at func() time.Time
+}
+
+func (s stamped) Timestamp() time.Time { return s.at() }
+
+// When it was made is what a message is asked before anything is locked: it may use the buffer to find out, and fail.
+func TestBufferAsksMessagesUnlocked(t *testing.T) {
+	bus := testBus(t, gravbus.UseReplay(10, gravbus.MaxAge(time.Hour)))
+	sender := bus.Connect()
+	must(t, bus.Connect().On(nop))
+	for name, push := range map[string]func(*gravbus.Buffer, gravbus.Message) error{
+		"Push": func(b *gravbus.Buffer, msg gravbus.Message) error { return b.Push(msg) },
+		"Send": func(_ *gravbus.Buffer, msg gravbus.Message) error {
+			_, err := sender.SendContext(t.Context(), msg)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := bus.Buffer()
+			if name == "Push" {
+				b = gravbus.NewBuffer(10, gravbus.MaxAge(time.Hour))
+			}
+			within(t, patience, func() {
+				mustToo(t, push(b, stamped{gravbus.NewMsg("x", nil), func() time.Time { b.Len(); return time.Now() }}))
+				func() {
+					defer func() {
+						if recover() == nil {
+							t.Error("no panic")
+						}
+					}()
+					_ = push(b, stamped{gravbus.NewMsg("x", nil), func() time.Time { panic("boom") }})
+				}()
+				mustToo(t, push(b, gravbus.NewMsg("x", nil)))
+				if b.Len() != 2 {
+					t.Errorf("%d messages, want 2", b.Len())
+				}
+			})
+		})
+	}
 }
 
 func TestBufferNext(t *testing.T) {

@@ -143,12 +143,12 @@ func (b *Bus) sendPlain(p *Pod, m *message) *Receipt {
 // and those of peers: that takes only the one mutex that they share. It returns the route and how many of its lanes
 // have the message.
 func (b *Bus) post(it *item, found *route.Found[*lane], p *Pod, s *sending) (*route.Found[*lane], int) {
-	size := sizeOf(it.Val)
+	size, made := sizeOf(it.Val), b.buffer.madeAt(it.Val)
 	var wake *reader
 	var peers [2]*peer
 	next := 0
 	b.buffer.mu.Lock()
-	it.Seq = b.buffer.push(it.Val, size, it.From)
+	it.Seq = b.buffer.pushForeign(it.Val, size, it.From, made)
 	found = b.routes.Refresh(found)
 	if lanes := found.Sinks(); len(lanes) > 0 && s.targets == nil {
 		if n, w, ok := lanes[0].AppendLocked(it, &p.reader, false); ok {

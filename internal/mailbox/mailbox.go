@@ -10,8 +10,9 @@
 //
 // Nothing here owns a goroutine. A sender appends in its own goroutine and wakes the readers that
 // sleep; what a wake does (start a drainer, signal a channel) is the reader's affair. One mutex per
-// lane guards everything in it; it is never held while user code runs, while anybody waits, or
-// while another lane's is taken, except by Move, which takes two in order of age.
+// lane guards everything in it; it is never held while a message is handled, while anybody waits, or
+// while another lane's is taken, except by Move, which takes two in order of age. The functions that
+// say what a reader wants and what a message costs are called under it.
 //
 // A Graph knows which goroutine waits for which reader, so that a wait that would never end is seen
 // before it begins.
