@@ -19,7 +19,7 @@ import (
 )
 
 // The tests of the guarantees that doc.go and the project's design number are in the files that follow their themes: order_test.go has 1 and 2,
-// overflow_test.go 5, failure_test.go 6, wait_test.go 7, replay_test.go 8, lifecycle_test.go 9 and 10, group_test.go the groups, and this one 3, 4, 11, requests,
+// overflow_test.go 5, failure_test.go 6, wait_test.go and receipt_test.go 7, replay_test.go 8, lifecycle_test.go 9 and 10, group_test.go the groups, and this one 3, 4, 11, requests,
 // receipts and typed payloads. property_test.go tries random programs.
 
 // foreign is a Message of others' making.

@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -15,16 +16,24 @@ type parked struct {
 	waiting map[uuid.UUID]*known
 	early   map[uuid.UUID][]*list.Element // values are earlyReply, elements of order
 	order   list.List                     // of all early replies, oldest first
-	lasting list.List                     // of *replyWait by OnReply, oldest first; elements are values of known.lasting
+	lasting list.List                     // of lastingWait, oldest first; elements are values of known.lasting
 	bytes   int                           // of early replies
 	lost    uint64                        // early replies that had to go
 }
 
-// known is a message whose receipts are waited on.
+// known is a message whose receipts are waited on. Messages that were made from the same bytes have
+// one UUID, and receipts of their own.
+//
+// Invariant: boxes holds each box once, with as many waits as have registered it and are not over.
 type known struct {
-	box     *replies
-	waits   int
+	boxes   []knownBox
+	first   [1]knownBox // room for one box, which is the ordinary case
 	lasting map[*replyWait]*list.Element
+}
+
+type knownBox struct {
+	box   *replies
+	waits int
 }
 
 type earlyReply struct {
@@ -32,47 +41,44 @@ type earlyReply struct {
 	reply reply
 }
 
+// lastingWait is a wait by OnReply.
 type lastingWait struct {
-	id uuid.UUID
-	w  *replyWait
+	id  uuid.UUID
+	box *replies
+	w   *replyWait
 }
 
-// register makes replies to r's message known by UUID find box, or the box of another receipt of
-// the same message that is there already, which becomes r's too, and returns it. Each call is
-// undone by unregister.
-func (k *parked) register(r *Receipt, box *replies) *replies {
+// register makes replies that name r's message by UUID find r's box, which it returns. Those that
+// came early are in it then. Each call is undone by unregister.
+func (k *parked) register(r *Receipt) *replies {
+	box := r.replies()
 	k.mu.Lock()
-	kn := k.know(r.id, box)
-	kn.waits++
-	box = kn.box
+	k.knowLocked(r.id).add(box)
 	early := k.takeEarly(r.id)
 	k.mu.Unlock()
-	r.box.Store(box)
 	bus := r.pod.Load().bus
 	for _, rep := range early {
-		box.deliver(bus, rep)
+		box.deliver(bus, rep, nil)
 	}
 	return box
 }
 
-func (k *parked) unregister(id uuid.UUID) {
+func (k *parked) unregister(r *Receipt) {
 	k.mu.Lock()
-	k.waiting[id].waits--
-	k.tidy(id)
+	k.dropLocked(r.id, r.replies())
 	k.mu.Unlock()
 }
 
 // registerLasting is register for a wait that ends by forget, or when there are too many.
-func (k *parked) registerLasting(r *Receipt, box *replies, w *replyWait) *replies {
-	box = k.register(r, box)
+func (k *parked) registerLasting(r *Receipt, w *replyWait) *replies {
+	box := k.register(r)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	known := k.waiting[r.id]
-	known.waits--
 	if known.lasting == nil {
 		known.lasting = map[*replyWait]*list.Element{}
 	}
-	known.lasting[w] = k.lasting.PushBack(lastingWait{r.id, w})
+	known.lasting[w] = k.lasting.PushBack(lastingWait{r.id, box, w})
 	if k.lasting.Len() > MaxParkedReplies {
 		oldest := k.lasting.Front().Value.(lastingWait)
 		k.forgetLocked(oldest.id, oldest.w)
@@ -89,17 +95,17 @@ func (k *parked) forget(id uuid.UUID, w *replyWait) {
 func (k *parked) forgetLocked(id uuid.UUID, w *replyWait) {
 	if known := k.waiting[id]; known != nil {
 		if e := known.lasting[w]; e != nil {
-			k.lasting.Remove(e)
 			delete(known.lasting, w)
-			k.tidy(id)
+			k.dropLocked(id, k.lasting.Remove(e).(lastingWait).box)
 		}
 	}
 }
 
-func (k *parked) know(id uuid.UUID, box *replies) *known {
+func (k *parked) knowLocked(id uuid.UUID) *known {
 	kn := k.waiting[id]
 	if kn == nil {
-		kn = &known{box: box}
+		kn = new(known)
+		kn.boxes = kn.first[:0]
 		if k.waiting == nil {
 			k.waiting = map[uuid.UUID]*known{}
 		}
@@ -108,8 +114,26 @@ func (k *parked) know(id uuid.UUID, box *replies) *known {
 	return kn
 }
 
-func (k *parked) tidy(id uuid.UUID) {
-	if known := k.waiting[id]; known.waits == 0 && len(known.lasting) == 0 {
+func (kn *known) add(box *replies) {
+	if i := kn.index(box); i >= 0 {
+		kn.boxes[i].waits++
+		return
+	}
+	kn.boxes = append(kn.boxes, knownBox{box, 1})
+}
+
+func (kn *known) index(box *replies) int {
+	return slices.IndexFunc(kn.boxes, func(b knownBox) bool { return b.box == box })
+}
+
+// dropLocked undoes one add.
+func (k *parked) dropLocked(id uuid.UUID, box *replies) {
+	kn := k.waiting[id]
+	i := kn.index(box)
+	if kn.boxes[i].waits--; kn.boxes[i].waits > 0 {
+		return
+	}
+	if kn.boxes = slices.Delete(kn.boxes, i, i+1); len(kn.boxes) == 0 {
 		delete(k.waiting, id)
 	}
 }
@@ -131,12 +155,17 @@ func (k *parked) waits(id uuid.UUID) bool {
 	return k.waiting[id] != nil
 }
 
-// deliver brings a reply to the receipts of message id, or keeps it for them.
+// deliver brings a reply to the receipts of message id that are waited on, or keeps it for those to
+// come.
 func (k *parked) deliver(bus *Bus, id uuid.UUID, rep reply) {
 	k.mu.Lock()
 	if known := k.waiting[id]; known != nil {
+		first, others := known.boxes[0].box, slices.Clone(known.boxes[1:])
 		k.mu.Unlock()
-		known.box.deliver(bus, rep)
+		first.deliver(bus, rep, nil)
+		for _, o := range others {
+			o.box.deliver(bus, rep, nil)
+		}
 		return
 	}
 	if k.early == nil {

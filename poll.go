@@ -120,8 +120,8 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 	}
 	q.ask(targets, s.peers)
 
-	box := b.parked.register(s.receipt, s.receipt.replies()) // from the beginning: replies of peers are known by UUID
-	defer b.parked.unregister(s.receipt.id)
+	box := b.parked.register(s.receipt) // from the beginning: replies of peers are known by UUID
+	defer b.parked.unregister(s.receipt)
 	for {
 		w := &replyWait{got: make(chan outcome, 1)}
 		rep, ok := box.takeOr(w)

@@ -68,16 +68,16 @@ func (r *Receipt) wait(ctx context.Context, lost <-chan struct{}) (reply, error)
 		w = &replyWait{got: make(chan outcome, 1)}
 	}
 	defer p.bus.replyWaits.Put(w)
-	if box.name != "" { // of others' making: the message may have been sent by others, with other receipts
-		box = p.bus.parked.register(r, box)
-		defer p.bus.parked.unregister(r.id)
+	if box.name != "" { // of others' making: replies name it by UUID alone, and may have come early
+		p.bus.parked.register(r)
+		defer p.bus.parked.unregister(r)
 	}
 	if rep, ok := box.takeOr(w); ok {
 		return rep, nil
 	}
 	if box.name == "" {
-		p.bus.parked.register(r, box)
-		defer p.bus.parked.unregister(r.id)
+		p.bus.parked.register(r)
+		defer p.bus.parked.unregister(r)
 	}
 	p.bus.mesh.stepAside()
 	var err error
@@ -112,10 +112,10 @@ func (r *Receipt) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 	if fn == nil {
 		return ErrNilHandler
 	}
-	p, box := r.pod.Load(), r.replies()
+	p := r.pod.Load()
 	w := &replyWait{fn: fn, got: make(chan outcome, 1)}
-	box = p.bus.parked.register(r, box)
-	defer p.bus.parked.unregister(r.id)
+	box := p.bus.parked.register(r)
+	defer p.bus.parked.unregister(r)
 	box.offer(p.bus, w)
 	p.bus.mesh.stepAside()
 	select {
@@ -139,7 +139,7 @@ func (r *Receipt) OnReply(fn MsgFunc) error {
 	if fn == nil {
 		return ErrNilHandler
 	}
-	p, box := r.pod.Load(), r.replies()
+	p := r.pod.Load()
 	if p.state.Load() != podOpen {
 		return p.closedErr()
 	}
@@ -156,8 +156,7 @@ func (r *Receipt) OnReply(fn MsgFunc) error {
 		}
 		return err
 	}
-	box = p.bus.parked.registerLasting(r, box, w)
-	box.offer(p.bus, w)
+	p.bus.parked.registerLasting(r, w).offer(p.bus, w)
 	return nil
 }
 

@@ -43,9 +43,9 @@ type outcome struct {
 	err   error
 }
 
-// deliver adds a reply. Pods in to, which sent the message, may find it later if nobody waits for
-// it.
-func (b *replies) deliver(bus *Bus, rep reply, to ...*Pod) {
+// deliver adds a reply. If nobody waits for it, the pod that sent the message may find it later; nil
+// if it is not to.
+func (b *replies) deliver(bus *Bus, rep reply, asked *Pod) {
 	b.mu.Lock()
 	b.last++
 	rep.n = b.last
@@ -64,10 +64,8 @@ func (b *replies) deliver(bus *Bus, rep reply, to ...*Pod) {
 	nobody := len(b.waits) == 0
 	b.settle(bus)
 	b.mu.Unlock()
-	if nobody {
-		for _, p := range to {
-			p.keepUnclaimed(unclaimed{b, rep.n, rep.msg}, rep.from)
-		}
+	if nobody && asked != nil {
+		asked.keepUnclaimed(unclaimed{b, rep.n, rep.msg}, rep.from)
 	}
 }
 
