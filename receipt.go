@@ -3,6 +3,7 @@ package gravbus
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -131,7 +132,9 @@ func (r *Receipt) WaitUntil(timeout TimeoutFunc, fn MsgFunc) error {
 }
 
 // OnReply calls fn with the replies as WaitOn does, but does not wait for it. What fn returns in
-// the end is dropped. No goroutine is kept while there is no reply.
+// the end is dropped; a panic in it, or runtime.Goexit, is reported as one in a handler is. No
+// goroutine is kept while there is no reply. When the pod is disconnected no call of fn begins any
+// more; one that has begun goes on to its end, for which Close and Shutdown wait.
 func (r *Receipt) OnReply(fn MsgFunc) error {
 	if r == nil {
 		return ErrNoReceipt
@@ -145,7 +148,20 @@ func (r *Receipt) OnReply(fn MsgFunc) error {
 	}
 	w := &replyWait{got: make(chan outcome, 1)}
 	w.fn = func(msg Message) error {
+		if p.state.Load() != podOpen { // the reply is there for others
+			r.replies().leave(w)
+			p.bus.parked.forget(r.id, w)
+			return ErrMsgNotWanted
+		}
+		returned := false
+		defer func() {
+			if !returned {
+				p.bus.parked.forget(r.id, w)
+				p.panicked(msg, &PanicError{Value: "runtime.Goexit", Stack: debug.Stack()})
+			}
+		}()
 		err := call(fn, msg)
+		returned = true
 		if errors.Is(err, ErrMsgNotWanted) {
 			return err
 		}

@@ -3,6 +3,7 @@ package gravbus_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +129,77 @@ func TestGuarantee7AnswerByUUIDToTwoMessages(t *testing.T) {
 				bus.Connect().Send(answer)
 				for range 2 {
 					must(t, <-waits)
+				}
+			})
+		})
+	}
+}
+
+// Functions of OnReply end with the pod: a reply that comes later is for whoever waits.
+func TestGuarantee9OnReplyEndsWithThePod(t *testing.T) {
+	for _, byUUID := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			bus := testBus(t)
+			pod, other := bus.Connect(), bus.Connect()
+			msg := gravbus.NewMsg("ask", nil)
+			receipt := pod.Send(msg)
+			calls := 0
+			must(t, receipt.OnReply(func(gravbus.Message) error { calls++; return gravbus.ErrMsgNotWanted }))
+			answer := func() {
+				reply := gravbus.NewMsg("answer", nil)
+				if byUUID {
+					reply.SetReplyTo(msg.UUID())
+					other.Send(reply)
+				} else {
+					other.ReplyTo(msg, reply)
+				}
+				synctest.Wait()
+			}
+			answer()
+			pod.Disconnect()
+			answer()
+			answer()
+			if calls != 1 {
+				t.Errorf("%d calls, one before the end", calls)
+			}
+			for range 2 {
+				if _, err := receipt.Wait(t.Context()); err != nil {
+					t.Errorf("a reply was lost: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// A function of OnReply that ends its goroutine is told of like one that panics, and is forgotten: it does not hold up the reply.
+func TestGuarantee6OnReplyCannotHurt(t *testing.T) {
+	for name, fn := range map[string]gravbus.MsgFunc{
+		"panic":  func(gravbus.Message) error { panic("boom") },
+		"Goexit": func(gravbus.Message) error { runtime.Goexit(); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus := testBus(t)
+				pod, other, watcher := bus.Connect(gravbus.Name("asking")), bus.Connect(), bus.Connect()
+				var events recorder
+				must(t, watcher.OnType(gravbus.EventPodPanic, events.handle))
+				msg := gravbus.NewMsg("ask", nil)
+				receipt := pod.Send(msg)
+				must(t, receipt.OnReply(fn))
+				reply := gravbus.NewMsg("answer", nil)
+				other.ReplyTo(msg, reply)
+				event, err := gravbus.Decode[gravbus.PodEvent](events.await(t, 1)[0])
+				must(t, err)
+				if event.Pod != "asking" || event.UUID != reply.UUID() || event.Stack == "" {
+					t.Errorf("event %+v", event)
+				}
+				// Nobody waits any more: what names the message by UUID is kept for who comes.
+				late := gravbus.NewMsg("answer", nil)
+				late.SetReplyTo(msg.UUID())
+				other.Send(late)
+				synctest.Wait()
+				if got, err := receipt.Wait(t.Context()); err != nil || got.UUID() != late.UUID() {
+					t.Errorf("the next reply: %v, %v", got, err)
 				}
 			})
 		})
