@@ -42,13 +42,14 @@ type Bus struct {
 
 	_ [64]byte // above is read at every Send, below is written often
 
-	working                 atomic.Int64     // handlers and wait functions that run or are about to
+	working                 atomic.Int64     // handlers, wait functions and functions of receipts that run or are about to
 	looping                 atomic.Int64     // loops over Messages that have something to do
 	insideWork, insideLoops atomic.Int64     // those of them who wait for the bus to drain
 	quietMu                 sync.Mutex       // guards quieting
 	quieting                map[uintptr]*Pod // goroutines that wait in a Disconnect, and for whose handlers
-	drainMu                 sync.Mutex       // guards drain
+	drainMu                 sync.Mutex       // guards drain and insiders
 	drain                   chan struct{}    // closed at the next progress; nil if nobody waits
+	insiders                map[uintptr]*Pod // while the bus drains: whose handlers, or loops, goroutines that sent were last seen to run
 	replyWaits              sync.Pool        // of *replyWait for any reply; per bus, as channels must not cross synctest bubbles
 	parked                  parked           // replies known by UUID alone
 	helpers                 helpers          // goroutines that belong to no pod
@@ -106,6 +107,7 @@ func New(opts ...Option) *Bus {
 	} else {
 		b.graph = mailbox.NewGraph[Message](nil)
 	}
+	b.helpers.bus = b
 	b.mesh = newMeshed(b, &c)
 	b.plain = b.mesh == nil && b.maxSize == 0
 	return b

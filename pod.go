@@ -363,18 +363,22 @@ func (p *Pod) quiet() {
 	}
 }
 
-// drains reports whether goroutine g runs one of the pod's handlers or wait functions, or a loop
-// over its Messages.
-func (p *Pod) drains(g uintptr) (handling, looping bool) {
+// drains returns how many of the pod's handlers and wait functions goroutine g runs, and how many
+// loops over its Messages.
+func (p *Pod) drains(g uintptr) (handling, looping int64) {
 	if p.reader.Drains(g) {
-		return true, false
+		handling++
 	}
 	for _, w := range p.allWaits() {
-		if w.reader.Drains(g) {
-			return w.fn != nil, w.fn == nil
+		switch {
+		case !w.reader.Drains(g):
+		case w.fn != nil:
+			handling++
+		default:
+			looping++
 		}
 	}
-	return false, false
+	return handling, looping
 }
 
 // working reports whether a handler or wait function of the pod is running or about to.

@@ -67,11 +67,14 @@ func (s *podSet) settle(p *Pod) {
 	}
 }
 
-// everyone returns all pods, and those that were disconnected and still work.
+// everyone returns all pods, and those that were disconnected and still work, in no order.
 func (s *podSet) everyone() []*Pod {
-	all := s.all()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	all := make([]*Pod, 0, len(s.pods)+len(s.leaving))
+	for _, p := range s.pods {
+		all = append(all, p)
+	}
 	for _, p := range s.leaving {
 		all = append(all, p)
 	}

@@ -2,7 +2,6 @@ package gravbus
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/gravbus/gravbus/internal/gid"
@@ -15,18 +14,58 @@ func (b *Bus) mayStillSend(p *Pod) bool {
 		return false
 	}
 	g := gid.Current()
-	return p.reader.Drains(g) || b.insideHandler(g)
+	return p.reader.Drains(g) || b.helpers.has(g) || b.wasInside(g) || b.findInside(g)
+}
+
+// wasInside reports whether g still runs a handler, or a loop, of the pod where findInside found it.
+func (b *Bus) wasInside(g uintptr) bool {
+	b.drainMu.Lock()
+	p := b.insiders[g]
+	b.drainMu.Unlock()
+	if p == nil {
+		return false
+	}
+	handling, looping := p.drains(g)
+	return handling+looping > 0
+}
+
+// findInside asks all pods whether g runs one of their handlers or loops. That takes long where there
+// are many, so the one that does is remembered.
+func (b *Bus) findInside(g uintptr) bool {
+	for _, p := range b.pods.everyone() {
+		if handling, looping := p.drains(g); handling+looping > 0 {
+			b.drainMu.Lock()
+			defer b.drainMu.Unlock()
+			if b.insiders == nil {
+				b.insiders = map[uintptr]*Pod{}
+			}
+			b.insiders[g] = p
+			return true
+		}
+	}
+	return false
 }
 
 // insideHandler reports whether g is running one of the bus's handlers, wait functions or loops.
 func (b *Bus) insideHandler(g uintptr) bool {
-	if b.helpers.has(g) {
-		return true
-	}
-	return slices.ContainsFunc(b.pods.everyone(), func(p *Pod) bool {
+	work, loops, _ := b.inside(g)
+	return work+loops > 0
+}
+
+// inside returns how much of working and of looping is g's, and of which pods.
+func (b *Bus) inside(g uintptr) (work, loops int64, pods []*Pod) {
+	for _, p := range b.pods.everyone() {
 		handling, looping := p.drains(g)
-		return handling || looping
-	})
+		if handling+looping > 0 {
+			work += handling
+			loops += looping
+			pods = append(pods, p)
+		}
+	}
+	if b.helpers.has(g) {
+		work = 1 // a wait that it calls the function of counts as its reader's, but not as working
+	}
+	return work, loops, pods
 }
 
 // began and ended count who has something to do: handlers and wait functions, and apart from them
@@ -80,12 +119,14 @@ func (b *Bus) await(ctx context.Context, done func() bool) error {
 
 // Shutdown stops the bus in order: from now on only handlers can send, peers are told to send
 // nothing new, and Shutdown waits until what was on its way from them has come, and all messages
-// that wait in mailboxes have been handled, loops over Messages included. Failed messages that pods
+// that wait in mailboxes have been handled, loops over Messages and functions of receipts included. Failed messages that pods
 // still keep become dead letters, and peers get what was sent to them. Then it does what Close does. If ctx ends first it
 // discards what is left and returns a *ShutdownError; handlers that are running then go on to their
 // end. After Shutdown returned nil the bus has no goroutine left.
 //
-// Called from inside a handler it does not wait for that one. Calling it again is allowed.
+// Called from inside a handler it does not wait for that one. Calling it again is allowed. It does
+// wait for a loop over Messages that iter.Pull runs, whoever calls it: such a loop has a goroutine of
+// its own.
 func (b *Bus) Shutdown(ctx context.Context) error {
 	ctx = orBackground(ctx)
 	b.state.CompareAndSwap(busOpen, busDraining)
@@ -93,8 +134,11 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 	defer leave()
 	peers := b.mesh.leave(ctx, inside)
 	drained := func() bool {
-		return b.state.Load() == busClosed ||
-			b.working.Load() <= b.insideWork.Load()+b.waitingForInsiders() && b.looping.Load() <= b.insideLoops.Load()
+		if b.state.Load() == busClosed {
+			return true
+		}
+		work, loops := b.waitingForInsiders()
+		return b.working.Load() <= b.insideWork.Load()+work && b.looping.Load() <= b.insideLoops.Load()+loops
 	}
 	err := b.await(ctx, drained)
 	for _, p := range b.pods.all() {
@@ -119,31 +163,28 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 }
 
 // enterInside counts the caller if it is inside a handler, a wait function or a loop: whoever waits
-// for the bus to drain must not wait for others who do.
+// for the bus to drain must not wait for others who do. A loop alone is not inside: Close does not wait
+// for its body.
 func (b *Bus) enterInside() (inside bool, leave func()) {
-	g := gid.Current()
-	for _, p := range b.pods.everyone() {
-		handling, looping := p.drains(g)
-		if handling || looping {
-			count := &b.insideWork
-			if looping {
-				count = &b.insideLoops
-			}
-			count.Add(1)
-			p.ending.Add(1)
-			b.progressed()
-			return handling, func() {
-				count.Add(-1)
-				p.ending.Add(-1)
-			}
+	work, loops, pods := b.inside(gid.Current())
+	if work+loops == 0 {
+		return false, func() {}
+	}
+	count := func(n int64) {
+		b.insideWork.Add(n * work)
+		b.insideLoops.Add(n * loops)
+		for _, p := range pods {
+			p.ending.Add(int32(n))
 		}
 	}
-	return b.helpers.has(g), func() {}
+	count(1)
+	b.progressed()
+	return work > 0, func() { count(-1) }
 }
 
-// waitingForInsiders returns how many handlers wait, in a Disconnect, for handlers that wait
-// themselves for the bus to drain: they would wait for each other.
-func (b *Bus) waitingForInsiders() (n int64) {
+// waitingForInsiders returns how much of working and of looping waits, in a Disconnect, for handlers
+// that wait themselves for the bus to drain: they would wait for each other.
+func (b *Bus) waitingForInsiders() (work, loops int64) {
 	b.quietMu.Lock()
 	var waiting []uintptr
 	for g, p := range b.quieting {
@@ -153,22 +194,23 @@ func (b *Bus) waitingForInsiders() (n int64) {
 	}
 	b.quietMu.Unlock()
 	for _, g := range waiting {
-		if b.insideHandler(g) {
-			n++
-		}
+		w, l, _ := b.inside(g)
+		work, loops = work+w, loops+l
 	}
-	return n
+	return work, loops
 }
 
 // Close stops the bus at once: links to peers are closed, messages that wait are discarded, senders and waits that are in
-// progress end with ErrClosed. It waits for handlers that are running, so that after it returned
-// the bus has no goroutine left; called from inside a handler it waits for none. It always returns
-// nil.
+// progress end with ErrClosed. It waits for handlers, and functions of waits and receipts, that are
+// running, so that after it returned the bus has no goroutine left; called from inside one of them
+// it waits for none. It does not wait for the bodies of loops over Messages. It always returns nil.
 func (b *Bus) Close() error {
-	b.close(!b.insideHandler(gid.Current()))
+	work, _, _ := b.inside(gid.Current())
+	b.close(work == 0)
 	return nil
 }
 
+// close waits, if it is to, for handlers that are in Shutdown too: that ends when the bus is closed.
 func (b *Bus) close(wait bool) {
 	if b.state.Swap(busClosed) != busClosed {
 		close(b.closing)
@@ -180,13 +222,15 @@ func (b *Bus) close(wait bool) {
 	b.mesh.close()
 	b.progressed()
 	if wait {
-		b.await(context.Background(), func() bool { return b.working.Load() <= b.insideWork.Load() })
+		b.await(context.Background(), func() bool { return b.working.Load() == 0 })
 		b.helpers.wait()
 	}
 }
 
-// helpers are goroutines that run users' functions outside of pods.
+// helpers are goroutines that run users' functions outside of pods. They count as working.
 type helpers struct {
+	bus *Bus
+
 	mu     sync.Mutex // guards all below
 	closed bool
 	n      int              // running or about to
@@ -202,10 +246,12 @@ func (h *helpers) run(f func()) bool {
 		return false
 	}
 	h.n++
+	h.bus.began()
 	go func() { // ends with f; wait waits for it
 		g := gid.Current()
 		h.enter(g)
 		defer h.leave(g)
+		defer h.bus.ended()
 		f()
 	}()
 	return true
@@ -234,12 +280,6 @@ func (h *helpers) has(g uintptr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.gids[g]
-}
-
-func (h *helpers) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.n
 }
 
 // wait waits until none is left; no more will start.

@@ -125,7 +125,7 @@ func (b *Bus) Stats() Stats {
 	s.Delivered, s.Failed, s.HandlerTime = b.gone.delivered.Load(), b.gone.failed.Load(), time.Duration(b.gone.busy.Load())
 	rare := b.gone.seldom()
 	s.Dropped, s.Panics, s.DeadLetters = rare.dropped.Load(), rare.panics.Load(), rare.deadLetters.Load()
-	s.Working = int(b.working.Load()+b.looping.Load()) + b.helpers.count()
+	s.Working = int(b.working.Load() + b.looping.Load())
 	groups := map[string]bool{}
 	for _, p := range b.pods.all() {
 		ps := p.Stats()
