@@ -151,8 +151,8 @@ func (p *Pod) Send(msg Message) *Receipt {
 // not nil and the error is an *UndeliveredError, as it is when a pod with Fail has no room. With
 // any other error nothing was sent and the receipt is nil: ErrNilMessage, a *TypeError,
 // ErrReservedType, ErrMessageTooLarge, an error of the encoding of a typed payload, ErrDisconnected
-// or ErrClosed. (After ErrClosed some pods may have the message, if the bus was closed while Send
-// waited.)
+// or ErrClosed. (After ErrClosed some pods may have the message, if the bus was closed, or Shutdown
+// began, while Send was in progress.)
 func (p *Pod) SendContext(ctx context.Context, msg Message) (*Receipt, error) {
 	if m, ok := msg.(*message); ok {
 		if r := p.bus.sendPlain(p, m); r != nil {

@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/gravbus/gravbus/internal/gid"
@@ -138,7 +139,13 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 			return true
 		}
 		work, loops := b.waitingForInsiders()
-		return b.working.Load() <= b.insideWork.Load()+work && b.looping.Load() <= b.insideLoops.Load()+loops
+		work += b.insideWork.Load()
+		loops += b.insideLoops.Load()
+		if b.working.Load() > work || b.looping.Load() > loops {
+			return false
+		}
+		// A sender may have found that a pod is to be woken, and not have come to do it.
+		return work+loops > 0 || !slices.ContainsFunc(b.pods.all(), (*Pod).working)
 	}
 	err := b.await(ctx, drained)
 	for _, p := range b.pods.all() {

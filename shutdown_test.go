@@ -2,7 +2,10 @@ package gravbus_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,5 +240,83 @@ func TestGuarantee9DrainingIsNoDearer(t *testing.T) {
 	// A list of all pods for each message would be 8 KiB.
 	if got := (after.TotalAlloc - before.TotalAlloc) / messages; got > 1024 {
 		t.Errorf("%d bytes were allocated for each message", got)
+	}
+}
+
+// gated is a message whose sending waits, once, after the bus was found to be open.
+type gated struct {
+	gravbus.Message
+	reached, gate chan struct{}
+	once          sync.Once
+}
+
+func (g *gated) Type() string {
+	g.once.Do(func() {
+		close(g.reached)
+		<-g.gate
+	})
+	return g.Message.Type()
+}
+
+// A Send that is in progress when Shutdown begins says ErrClosed if the message came too late to be handled.
+func TestGuarantee9SendWhenShutdownBegins(t *testing.T) {
+	for name, opts := range map[string][]gravbus.Option{"buffer": nil, "no buffer": {gravbus.UseReplay(0)}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bus := testBus(t, opts...)
+				var got recorder
+				must(t, bus.Connect().OnType("a", got.handle))
+				pod := bus.Connect()
+				msg := &gated{Message: gravbus.NewMsg("a", nil), reached: make(chan struct{}), gate: make(chan struct{})}
+				sent := make(chan error, 1)
+				go func() {
+					receipt, err := pod.SendContext(t.Context(), msg)
+					if (receipt == nil) != (err != nil) {
+						t.Errorf("receipt %v, error %v", receipt, err)
+					}
+					sent <- err
+				}()
+				<-msg.reached
+				must(t, bus.Shutdown(t.Context()))
+				close(msg.gate)
+				if err := <-sent; !errors.Is(err, gravbus.ErrClosed) {
+					t.Errorf("error %v, %d messages were handled", err, len(got.all()))
+				}
+			})
+		})
+	}
+}
+
+// What Send accepts is handled before Shutdown returns, at whatever moment that begins.
+func TestGuarantee9ShutdownAmongSenders(t *testing.T) {
+	const senders = 3
+	for name, opts := range map[string][]gravbus.Option{"buffer": nil, "no buffer": {gravbus.UseReplay(0)}} {
+		t.Run(name, func(t *testing.T) {
+			for range fewer(400, 4) {
+				bus := testBus(t, opts...)
+				var accepted, handled atomic.Int64
+				must(t, bus.Connect(gravbus.Mailbox(2)).OnType("a", func(gravbus.Message) error { handled.Add(1); return nil }))
+				var wg sync.WaitGroup
+				started := make(chan struct{}, senders)
+				for range senders {
+					pod := bus.Connect()
+					wg.Go(func() {
+						for n := 0; pod.Send(gravbus.NewMsg("a", nil)) != nil; n++ {
+							if accepted.Add(1); n == 3 {
+								started <- struct{}{}
+							}
+						}
+					})
+				}
+				for range senders {
+					awaitDone(t, patience, started)
+				}
+				within(t, patience, func() { mustToo(t, bus.Shutdown(context.Background())) })
+				within(t, patience, wg.Wait)
+				if a, h := accepted.Load(), handled.Load(); h < a {
+					t.Fatalf("%d messages were accepted, %d handled", a, h)
+				}
+			}
+		})
 	}
 }
