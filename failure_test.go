@@ -617,3 +617,33 @@ func TestGuarantee6GoexitKeepsTheCounts(t *testing.T) {
 		}
 	})
 }
+
+// lazyError does something when it is asked what is wrong.
+type lazyError struct{ ask func() }
+
+func (e lazyError) Error() string { e.ask(); return "failed" }
+
+// A pod that changes what it listens to while an event is on its way gets that too.
+func TestGuarantee6EventDuringAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := testBus(t)
+		var events recorder
+		watcher := bus.Connect()
+		must(t, watcher.OnType(gravbus.EventDeadLetter, events.handle))
+		pod := bus.Connect()
+		changed := 0
+		must(t, pod.On(func(gravbus.Message) error {
+			return lazyError{func() { // when the letter is written: its readers were looked up, and do not have it yet
+				changed++
+				must(t, watcher.OnType(gravbus.EventDeadLetter, events.handle, gravbus.EventPodFailed))
+			}}
+		}))
+		bus.Connect().Send(gravbus.NewMsg("a", nil))
+		synctest.Wait()
+		pod.Disconnect()
+		synctest.Wait()
+		if n := len(deadLetters(t, &events)); n != 1 || changed != 1 {
+			t.Errorf("%d of 1 dead letters came, after %d changes", n, changed)
+		}
+	})
+}

@@ -252,15 +252,19 @@ func (b *Bus) deliverReply(p *Pod, msg Message, s *sending) (asker *peer) {
 
 // emit sends an event, if anybody wants it. It does not wait.
 func (b *Bus) emit(typ string, value func() any) {
-	if lanes, _ := b.routes.Lookup(typ); len(lanes) > 0 {
-		it := item{Val: NewTyped(typ, value())}
-		if b.buffer == nil {
-			b.graph.CountSent(-len(lanes)) // the lanes count it, but it was not sent by anybody
-		}
-		for _, l := range lanes {
-			var o mailbox.Outcome[Message]
-			l.AppendSlow(context.Background(), &it, nil, mailbox.Shed, lanes, &o)
-		}
+	found, _ := b.routes.Find(typ)
+	lanes := found.Sinks()
+	if len(lanes) == 0 {
+		return
+	}
+	it := item{Val: NewTyped(typ, value())}
+	if b.buffer == nil {
+		b.graph.CountSent(-len(lanes)) // the lanes count it, but it was not sent by anybody
+	}
+	stale := func() bool { return !b.routes.Fresh(found) }
+	for _, l := range lanes {
+		o := mailbox.Outcome[Message]{Stale: stale}
+		l.AppendSlow(context.Background(), &it, nil, mailbox.Shed, lanes, &o)
 	}
 }
 
