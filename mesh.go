@@ -31,7 +31,7 @@ type meshed struct {
 	cancel  context.CancelFunc
 	self    *Pod        // sends what the bus itself sends
 	quiet   atomic.Bool // nothing is sent to peers any more
-	badKeys bool
+	bad     error       // what is wrong with the configuration, nil if nothing is
 
 	routes      route.Table[*peer] // peers by what their pods want
 	answers     route.Table[*peer] // the same without those who only watch
@@ -62,7 +62,7 @@ func newMeshed(b *Bus, c *busConfig) *meshed {
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.log.to = c.log
-	x.badKeys = len(c.mesh.keys) > 4 || slices.ContainsFunc(c.mesh.keys, func(k []byte) bool { return len(k) < MinMeshKey })
+	x.bad = c.mesh.check()
 	x.replays.of = map[*Pod]*replaying{}
 	x.replays.asked = map[uint64]*asking{}
 	x.self = b.hiddenPod("gravbus", nil)
@@ -96,16 +96,16 @@ func (b *Bus) Start(ctx context.Context) error {
 	if b.state.Load() != busOpen {
 		return ErrClosed
 	}
-	if b.mesh.badKeys {
-		return ErrMeshKey
+	if b.mesh.bad != nil {
+		return b.mesh.bad
 	}
 	return meshError(b.mesh.node.Start(orBackground(ctx)))
 }
 
 // ConnectEndpoint connects to the node at endpoint, in the form that the transport takes, such as
 // "host:port", and returns when the link is made or has failed. A link that is made and lost later
-// is made again. Errors are those of the transport, the context's, or a *PeerError. It may be
-// called before Start: the bus then has peers, but does not listen.
+// is made again. Errors are those of the transport, the context's, a *PeerError, or Start's for a bad
+// configuration. It may be called before Start: the bus then has peers, but does not listen.
 func (b *Bus) ConnectEndpoint(endpoint string) error {
 	return b.ConnectEndpointContext(context.Background(), endpoint)
 }
@@ -118,8 +118,8 @@ func (b *Bus) ConnectEndpointContext(ctx context.Context, endpoint string) error
 	if b.state.Load() != busOpen {
 		return ErrClosed
 	}
-	if b.mesh.badKeys {
-		return ErrMeshKey
+	if b.mesh.bad != nil {
+		return b.mesh.bad
 	}
 	if err := b.mesh.node.Connect(orBackground(ctx), endpoint); err != nil {
 		if mesh.IsRefusal(err) {
@@ -171,13 +171,16 @@ func (x *meshed) ready() (n int) {
 }
 
 // WaitInterest waits until pods of at least n peers want the type. Otherwise it is as WaitPeers; an
-// invalid type is a *TypeError.
+// invalid type is a *TypeError, and one of the bus's own, which no peer can want, ErrReservedType.
 func (b *Bus) WaitInterest(ctx context.Context, typ string, n int) error {
 	if b.mesh == nil {
 		return ErrTransportNotConfigured
 	}
 	if err := checkType(typ); err != nil {
 		return err
+	}
+	if route.IsReserved(typ) {
+		return ErrReservedType
 	}
 	return meshError(b.mesh.node.Await(orBackground(ctx), func() bool { return b.mesh.interested(typ) >= n }))
 }

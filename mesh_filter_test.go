@@ -92,7 +92,7 @@ func TestMeshFilterTunnel(t *testing.T) {
 // vain by requests.
 func TestMeshFilterExportAndImport(t *testing.T) {
 	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
-		a := n.node("a", "", gravbus.UseExport("open.>", "reply", "bad pattern "), gravbus.UseImport("in.*", "reply"))
+		a := n.node("a", "", gravbus.UseExport("open.>", "reply", "gravbus.>"), gravbus.UseImport("in.*", "reply"))
 		b := n.node("b", "a")
 		meshUp(t, a, b)
 		_, ra := meshListener(t, a, ">")
@@ -298,6 +298,29 @@ func TestMeshFilterBadConfigurations(t *testing.T) {
 		}
 		if err := b.ConnectEndpoint("b"); !errors.Is(err, gravbus.ErrMeshKey) {
 			t.Errorf("%s: ConnectEndpoint: %v", name, err)
+		}
+	}
+	for name, opt := range map[string]gravbus.Option{
+		"UseExport": gravbus.UseExport("orders.>", "orders..>"), "UseImport": gravbus.UseImport("orders.> "),
+	} {
+		b := testBus(t, gravbus.UseTransport(memory.NewNetwork(memory.Config{}).Transport("a")), opt)
+		var bad *gravbus.TypeError
+		if err := b.Start(t.Context()); !errors.As(err, &bad) {
+			t.Errorf("%s: Start: %v", name, err)
+		}
+		if err := b.ConnectEndpoint("b"); !errors.As(err, &bad) {
+			t.Errorf("%s: ConnectEndpoint: %v", name, err)
+		}
+	}
+	long256 := strings.Repeat("x", 256)
+	for name, opt := range map[string]gravbus.Option{
+		"a long endpoint": gravbus.UseAdvertise(long256), "a long mesh": gravbus.UseMesh(long256),
+		"a long capability": gravbus.UseInterests(long256), "many capabilities": gravbus.UseInterests(make([]string, 257)...),
+		"capabilities of 17 KiB": gravbus.UseInterests(slices.Repeat([]string{long256[:170]}, 100)...),
+	} {
+		b := testBus(t, gravbus.UseTransport(memory.NewNetwork(memory.Config{}).Transport("a")), opt)
+		if err := b.Start(t.Context()); err == nil {
+			t.Errorf("it starts with %s", name)
 		}
 	}
 	for _, addr := range []string{":0", "0.0.0.0:0"} {

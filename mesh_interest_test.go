@@ -276,6 +276,22 @@ func TestMeshInterestOnlyWhatIsWanted(t *testing.T) {
 	})
 }
 
+// What no peer can want is not waited for.
+func TestMeshInterestOfNobody(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, _ := n.pair()
+		for typ, want := range map[string]error{
+			gravbus.EventPodPanic: gravbus.ErrReservedType, "gravbus": gravbus.ErrReservedType, "a..b": gravbus.ErrInvalidType,
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := a.WaitInterest(ctx, typ, 1); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", typ, err, want)
+			}
+			cancel()
+		}
+	})
+}
+
 // Interest survives a cut, and what changes during one counts when it is over.
 func TestMeshInterestAndCuts(t *testing.T) {
 	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
@@ -593,7 +609,7 @@ func TestMeshInterestEventsStay(t *testing.T) {
 		if s := meshPeerOf(t, a, "b"); s.Sent != 1 {
 			t.Errorf("%d sent", s.Sent)
 		}
-		if err := a.WaitInterest(t.Context(), "gravbus.peer.up", 0); err != nil {
+		if err := a.WaitInterest(t.Context(), "gravbus.peer.up", 0); !errors.Is(err, gravbus.ErrReservedType) {
 			t.Errorf("%v", err)
 		}
 	})

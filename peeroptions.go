@@ -1,6 +1,7 @@
 package gravbus
 
 import (
+	"cmp"
 	"crypto/x509"
 	"slices"
 	"time"
@@ -42,6 +43,8 @@ type meshConfig struct {
 	accept      func(PeerInfo) error
 	exports     *route.Interest
 	imports     *route.Interest
+	badExport   error // what is wrong with the patterns of UseExport, nil if nothing is
+	badImport   error // the same of UseImport
 	queue       mailbox.Config
 	deadAfter   time.Duration
 	resumeFor   time.Duration
@@ -54,6 +57,14 @@ func defaultMeshConfig() meshConfig {
 		deadAfter: DefaultDeadAfter,
 		resumeFor: DefaultResumeFor,
 	}
+}
+
+// check returns what Start returns for a configuration that is bad from the beginning.
+func (c *meshConfig) check() error {
+	if len(c.keys) > 4 || slices.ContainsFunc(c.keys, func(k []byte) bool { return len(k) < MinMeshKey }) {
+		return ErrMeshKey
+	}
+	return cmp.Or(c.badExport, c.badImport)
 }
 
 // config makes the mesh's configuration.
@@ -125,17 +136,20 @@ func UseEndpoint(port, path string) Option {
 }
 
 // UseAdvertise gives endpoints at which other nodes can reach this one, such as those of a proxy in
-// front of it. They come before those that the transport knows.
+// front of it. They come before those that the transport knows. Others are told the first 32 of all
+// these; with one of more than 255 bytes Start fails.
 func UseAdvertise(endpoints ...string) Option {
 	return func(c *busConfig) { c.mesh.advertise = append(c.mesh.advertise, endpoints...) }
 }
 
-// UseNodeName names the node for people: in Stats, events and logs of other nodes.
+// UseNodeName names the node for people: in Stats, events and logs of other nodes. Of a longer name
+// they get 255 bytes.
 func UseNodeName(name string) Option { return func(c *busConfig) { c.mesh.name = name } }
 
 // UseMesh names the mesh that the node belongs to, DefaultMesh if empty. Nodes of different meshes
 // refuse each other with ErrMeshMismatch; "*" goes with every mesh. The name keeps apart what
-// happens to be on one network; it keeps out nobody, which is what UseMeshKey is for.
+// happens to be on one network; it keeps out nobody, which is what UseMeshKey is for. With a name of
+// more than 255 bytes Start fails.
 func UseMesh(name string) Option {
 	return func(c *busConfig) {
 		if c.mesh.mesh = name; name == "" {
@@ -166,7 +180,8 @@ func UseMeshKey(keys ...[]byte) Option {
 // certificates: everybody who can reach it can send and receive.
 func UseOpenMesh() Option { return func(c *busConfig) { c.mesh.open = true } }
 
-// UseInterests gives the node capabilities by which Tunnel finds it.
+// UseInterests gives the node capabilities by which Tunnel finds it: at most 256, of at most 255 bytes
+// each, and together with the endpoints about 16 KiB. With more Start fails.
 func UseInterests(capabilities ...string) Option {
 	return func(c *busConfig) { c.mesh.interests = append(c.mesh.interests, capabilities...) }
 }
@@ -177,15 +192,20 @@ func UseInterests(capabilities ...string) Option {
 func UseAccept(fn func(PeerInfo) error) Option { return func(c *busConfig) { c.mesh.accept = fn } }
 
 // UseExport says which messages may leave the node: those whose type matches one of the patterns.
-// Without it all may. Invalid patterns match nothing. Events of the bus never leave it.
+// Without it all may. If a pattern is invalid Start returns a *TypeError. Events of the bus never leave it.
 func UseExport(patterns ...string) Option {
-	return func(c *busConfig) { c.mesh.exports = &route.Interest{Allow: validPatterns(patterns)} }
+	return func(c *busConfig) {
+		c.mesh.exports, c.mesh.badExport = &route.Interest{Allow: validPatterns(patterns)}, checkPatterns(patterns)
+	}
 }
 
 // UseImport says which messages of peers may enter: those whose type matches one of the patterns.
-// Others are dropped, and counted in Stats. Without it all may.
+// Others are dropped, and counted in Stats. Without it all may. If a pattern is invalid Start returns a
+// *TypeError.
 func UseImport(patterns ...string) Option {
-	return func(c *busConfig) { c.mesh.imports = &route.Interest{Allow: validPatterns(patterns)} }
+	return func(c *busConfig) {
+		c.mesh.imports, c.mesh.badImport = &route.Interest{Allow: validPatterns(patterns)}, checkPatterns(patterns)
+	}
 }
 
 // UseLinkBounds bounds what waits to be sent to each peer, DefaultLinkMessages and DefaultLinkBytes
