@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/internal/route"
 )
 
 // Patience is how long the functions of this package wait in real time before they fail the test.
@@ -78,7 +79,7 @@ func New(t testing.TB, opts ...gravbus.Option) *gravbus.Bus {
 func Watch(t testing.TB, bus *gravbus.Bus, tolerated ...string) {
 	t.Helper()
 	for _, pattern := range tolerated {
-		if err := checkPattern(pattern); err != nil {
+		if err := route.CheckPattern(pattern); err != nil {
 			t.Fatalf("bustest: Watch: %v", err)
 		}
 	}
@@ -129,7 +130,7 @@ func (w *watcher) event(msg gravbus.Message) error {
 }
 
 func (w *watcher) tolerates(typ string) bool {
-	return slices.ContainsFunc(w.tolerated, func(pattern string) bool { return match(pattern, typ) })
+	return slices.ContainsFunc(w.tolerated, func(pattern string) bool { return route.Match(pattern, typ) })
 }
 
 // describeEvent puts an event in words, and reports whether it fails a test.

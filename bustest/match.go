@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/internal/route"
 )
 
 // A Matcher says which messages are meant, and says so in words when a test fails. The zero Matcher
@@ -35,8 +36,8 @@ func Func(text string, fn func(gravbus.Message) bool) Matcher { return Matcher{t
 func Type(pattern string) Matcher {
 	return Matcher{
 		text: "type " + pattern,
-		fn:   func(msg gravbus.Message) bool { return match(pattern, msg.Type()) },
-		err:  checkPattern(pattern),
+		fn:   func(msg gravbus.Message) bool { return route.Match(pattern, msg.Type()) },
+		err:  route.CheckPattern(pattern),
 	}
 }
 
@@ -98,29 +99,4 @@ func All(matchers ...Matcher) Matcher {
 		},
 		err: err,
 	}
-}
-
-// checkPattern returns the error that a pod gives for an invalid pattern.
-func checkPattern(pattern string) error {
-	return gravbus.New(gravbus.UseReplay(0)).Connect().OnType(pattern, func(gravbus.Message) error { return nil })
-}
-
-// match reports whether a valid pattern matches a type, as the bus does: * stands for one token, >
-// for one or more at the end, and neither for the first token of the bus's own types.
-func match(pattern, typ string) bool {
-	p, t := strings.Split(pattern, "."), strings.Split(typ, ".")
-	if t[0] == "gravbus" && p[0] != "gravbus" {
-		return false
-	}
-	for i, want := range p {
-		switch {
-		case i >= len(t):
-			return false
-		case want == ">" && i == len(p)-1:
-			return true
-		case want != "*" && want != t[i]:
-			return false
-		}
-	}
-	return len(p) == len(t)
 }
