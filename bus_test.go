@@ -849,6 +849,11 @@ func TestTypedRequests(t *testing.T) {
 	if _, err := gravbus.Request[orderPayload](ctx, client, "orders.get", 3); !errors.As(err, &remote) || remote.Message != "no order 3" {
 		t.Errorf("error %v", err)
 	}
+	for range 2 * gravbus.DefaultMaxFailures { // is told, and does the server no harm
+		if _, err := gravbus.Request[orderPayload](ctx, client, "orders.get", "one"); !errors.As(err, &remote) || !strings.Contains(remote.Message, "no int") {
+			t.Fatalf("error %v", err)
+		}
+	}
 	var wrong *gravbus.PayloadError
 	if _, err := gravbus.Request[int](ctx, client, "orders.get", 1); !errors.As(err, &wrong) || wrong.Want != "int" || wrong.Type != "orders.get.reply" {
 		t.Errorf("error %v", err)

@@ -68,27 +68,21 @@ func On[T any](p *Pod, pattern string, fn func(context.Context, T) error) error 
 	if fn == nil {
 		return p.OnType(pattern, nil)
 	}
-	return p.on([]string{pattern}, typed(p, fn), false)
-}
-
-// typed returns a handler that calls fn with the payload.
-func typed[T any](p *Pod, fn func(context.Context, T) error) MsgFunc {
 	ctx := p.context()
-	return func(msg Message) error {
+	return p.on([]string{pattern}, func(msg Message) error {
 		v, err := Decode[T](msg)
 		if err != nil {
 			return err
 		}
 		return fn(context.WithValue(ctx, contextKey{}, msg), v)
-	}
+	}, false)
 }
 
 // Handle is On for requests: what fn returns goes back as the reply, with the type of the request
 // and ".reply" at its end, or ".error" for an error (or only "reply" or "error", where that would be
-// too long). If fn returns an error, or what it returns cannot be sent (too large, cannot be
-// encoded), Request gets that as a *RemoteError, and the request counts as handled. If that cannot
-// be sent either, the request counts as failed, as one whose payload is not a Req does.
-// ErrMsgNotWanted sends nothing.
+// too long). If fn returns an error, or the payload is not a Req, or what fn returns cannot be sent (too
+// large, cannot be encoded), Request gets that as a *RemoteError, and the request counts as handled.
+// If that cannot be sent either, the request counts as failed. ErrMsgNotWanted sends nothing.
 //
 // A message that is itself an answer (ReplyTo is not empty) is no request, and is passed over: a
 // pattern that matches the types of replies would otherwise have two pods answer each other for
@@ -97,9 +91,16 @@ func Handle[Req, Resp any](p *Pod, pattern string, fn func(context.Context, Req)
 	if fn == nil {
 		return p.OnType(pattern, nil)
 	}
-	handle := typed(p, func(ctx context.Context, req Req) error {
-		msg := MessageFrom(ctx)
-		resp, err := fn(ctx, req)
+	ctx := p.context()
+	return p.on([]string{pattern}, func(msg Message) error {
+		if msg.ReplyTo() != "" {
+			return ErrMsgNotWanted
+		}
+		req, err := Decode[Req](msg)
+		var resp Resp
+		if err == nil {
+			resp, err = fn(context.WithValue(ctx, contextKey{}, msg), req)
+		}
 		switch {
 		case errors.Is(err, ErrMsgNotWanted):
 			return err
@@ -112,12 +113,6 @@ func Handle[Req, Resp any](p *Pod, pattern string, fn func(context.Context, Req)
 			err = answer(p, msg, errorSuffix, RemoteError{"the reply cannot be sent: " + err.Error()})
 		}
 		return err
-	})
-	return p.on([]string{pattern}, func(msg Message) error {
-		if msg.ReplyTo() != "" {
-			return ErrMsgNotWanted
-		}
-		return handle(msg)
 	}, false)
 }
 
