@@ -10,7 +10,7 @@
 // A connection has one that reads and one that writes, for which a sender may stand in; a link has one
 // more while deliveries wait for room. All end before Close returns.
 //
-// Locks: the order is Node.mu, Interests.mu, Link.mu. Nothing of the Host is called under any of
+// Locks: the order is Node.mu, interests.mu, Link.mu. Nothing of the Host is called under any of
 // them.
 package mesh
 

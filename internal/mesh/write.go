@@ -90,7 +90,6 @@ func (l *Link[T]) trim() {
 func (c *conn[T]) appendControl() {
 	l := c.link
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	k := &l.control
 	if k.ack || l.delivered > l.ackSaid {
 		k.ack = false
@@ -115,13 +114,15 @@ func (c *conn[T]) appendControl() {
 		c.buf = wire.AppendWithdraw(c.buf)
 	}
 	idle := l.idleLocked()
-	if idle && !l.idle && l.node.leaving.Load() {
-		defer l.node.changed()
-	}
+	rests := idle && !l.idle && l.node.leaving.Load() // somebody waits for that
 	l.idle = idle
 	if k.bye && !k.byeSent && idle {
 		k.byeSent = true
 		c.buf = wire.AppendBye(c.buf, &wire.Bye{Code: wire.CodeLeaving})
+	}
+	l.mu.Unlock()
+	if rests {
+		l.node.changed()
 	}
 }
 
