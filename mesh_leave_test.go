@@ -15,6 +15,7 @@ import (
 
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/discovery/static"
+	"github.com/gravbus/gravbus/internal/wire"
 	"github.com/gravbus/gravbus/transport/memory"
 	"github.com/sirupsen/logrus"
 )
@@ -248,6 +249,62 @@ func TestMeshLeaveAllAtOnce(t *testing.T) {
 					}
 				})
 			}
+		})
+	}
+}
+
+// What a peer has sent late, and waits for room here when the peer has said goodbye, is handled, and leaving ends
+// as soon as it is.
+func TestMeshLeaveAfterWhatCameLate(t *testing.T) {
+	for _, how := range []string{"Withdraw", "Shutdown"} {
+		t.Run(how, func(t *testing.T) {
+			meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+				a := n.node("a", "", gravbus.UseMeshKey(strangerKey))
+				var handled atomic.Int64
+				must(t, a.Connect(gravbus.Mailbox(1)).OnType("t", func(gravbus.Message) error {
+					time.Sleep(20 * time.Millisecond)
+					handled.Add(1)
+					return nil
+				}))
+				r := newRogue(t, true)
+				r.dialBy(n.Transport("rogue"), "a")
+				must(t, r.shake())
+				r.write(wire.AppendInterest(nil, &wire.Interest{Reset: true, Done: true}))
+				must(t, a.WaitPeers(meshCtx(t, time.Minute), 1))
+				go func() { // ends with the connection
+					for {
+						packet, err := r.conn.ReadFrame(nil)
+						if err != nil {
+							return
+						}
+						kind := wire.Kind(0)
+						for rest := packet; len(rest) > 0 && kind != wire.KindWithdraw && err == nil; {
+							kind, _, rest, err = wire.Next(rest)
+						}
+						if kind != wire.KindWithdraw {
+							continue
+						}
+						late := r.batch.Begin(nil, 1)
+						for range 5 {
+							late = r.batch.Message(late, &wire.Message{ID: randomID(), Type: "t"})
+						}
+						r.write(wire.AppendBye(r.batch.End(late), &wire.Bye{Code: wire.CodeLeaving}))
+					}
+				}()
+				leave := a.Shutdown
+				if how == "Withdraw" {
+					leave = a.Withdraw
+				}
+				began := time.Now()
+				must(t, leave(meshCtx(t, 5*time.Second)))
+				if d := time.Since(began); d > time.Second {
+					t.Errorf("it took %v", d)
+				}
+				time.Sleep(time.Second)
+				if n := handled.Load(); n != 5 {
+					t.Errorf("%d of 5 were handled", n)
+				}
+			})
 		})
 	}
 }

@@ -60,7 +60,12 @@ func newRogue(t testing.TB, low bool) *rogue {
 // dial makes the connection.
 func (r *rogue) dial(endpoint string) {
 	r.t.Helper()
-	c, err := websocket.New(websocket.Config{}).Dial(meshCtx(r.t, patience), endpoint)
+	r.dialBy(websocket.New(websocket.Config{}), endpoint)
+}
+
+func (r *rogue) dialBy(t transport.Transport, endpoint string) {
+	r.t.Helper()
+	c, err := t.Dial(meshCtx(r.t, patience), endpoint)
 	must(r.t, err)
 	must(r.t, c.SetReadDeadline(time.Now().Add(2*patience)))
 	must(r.t, c.SetWriteDeadline(time.Now().Add(2*patience)))
@@ -110,11 +115,17 @@ func (r *rogue) shake() error {
 func (r *rogue) join(endpoint string) *rogue {
 	r.t.Helper()
 	r.dial(endpoint)
+	r.settle()
+	return r
+}
+
+// settle is join on a connection that is there.
+func (r *rogue) settle() {
+	r.t.Helper()
 	must(r.t, r.shake())
 	go r.listen() // ends with the connection
 	r.write(wire.AppendInterest(nil, &wire.Interest{Reset: true, Done: true}))
 	r.ping()
-	return r
 }
 
 // listen reads until the end.

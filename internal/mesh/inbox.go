@@ -43,6 +43,9 @@ func (l *Link[T]) empty() {
 		if len(items) == 0 {
 			l.waiting.Store(false)
 			l.mu.Unlock()
+			if l.node.leaving.Load() {
+				l.node.changed() // Drained waits for it, as some may come behind the goodbye
+			}
 			return
 		}
 		l.mu.Unlock()
