@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -251,6 +252,69 @@ func TestMeshLeaveAllAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A peer that comes back while it is being forgotten is refused, and welcome when that is over: no link
+// is left that the node does not know of, which Close would wait for.
+func TestMeshLeaveAndComeBackAtOnce(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		h := &holdLog{text: "peer has gone", at: make(chan bool), on: make(chan bool)}
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		log.AddHook(h)
+		a := n.node("a", "", gravbus.UseMeshKey(strangerKey), gravbus.UseLogger(log))
+		r := newRogue(t, true)
+		r.dialBy(n.Transport("rogue"), "a")
+		r.settle()
+		r.write(wire.AppendBye(wire.AppendWithdraw(nil), &wire.Bye{Code: wire.CodeLeaving}))
+		r.ping()
+		r.conn.Close()
+		<-h.at // it is being given up
+		early := newRogue(t, true)
+		early.hello.Node = r.hello.Node
+		early.dialBy(n.Transport("rogue"), "a")
+		must(t, early.shake())
+		synctest.Wait() // until that is over
+		close(h.on)
+		began := time.Now()
+		early.listen()
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("it was refused after %v", d)
+		}
+		late := newRogue(t, true)
+		late.hello.Node = r.hello.Node
+		late.dialBy(n.Transport("rogue"), "a")
+		late.settle()
+		if peers := a.Stats().Peers; len(peers) != 1 || peers[0].State != gravbus.PeerUp {
+			t.Errorf("peers %+v", peers)
+		}
+		began = time.Now()
+		a.Close()
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("Close took %v", d)
+		}
+	})
+}
+
+// holdLog is a logrus.Hook that holds up who first logs a text.
+type holdLog struct {
+	text   string
+	at, on chan bool // closed when somebody is there, and to let it go on
+	once   sync.Once
+}
+
+// Levels implements logrus.Hook.
+func (*holdLog) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (h *holdLog) Fire(e *logrus.Entry) error {
+	if strings.Contains(e.Message, h.text) {
+		h.once.Do(func() {
+			close(h.at)
+			<-h.on
+		})
+	}
+	return nil
 }
 
 // What a peer has sent late, and waits for room here when the peer has said goodbye, is handled, and leaving ends

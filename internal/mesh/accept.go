@@ -330,7 +330,7 @@ func (n *Node[T]) supersede(l *Link[T], p *Peer) {
 		old.mu.Unlock()
 		switch {
 		case gone && lost:
-			n.forget(old)
+			n.forgetFree(old)
 		case gone:
 			old.lose(fmt.Errorf("node %s listens at its address now", uuidText(p.ID)))
 		}

@@ -17,12 +17,28 @@ func (l *Link[T]) resume() wire.Resume {
 }
 
 // attach makes c carry the link from now on, in the place of the connection that did. It returns
-// an error if the peer's word on the streams cannot be true.
+// an error if the peer's word on the streams cannot be true, or the link was given up meanwhile.
 func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
-	peer, theirs := r.Peer, r.PeerResume
 	<-l.turn
-	defer func() { l.turn <- struct{}{} }()
+	err := l.attachInTurn(c, r)
+	l.turn <- struct{}{}
+	if err != nil {
+		l.mu.Lock()
+		over := l.left || l.node.leaving.Load()
+		l.mu.Unlock()
+		if over {
+			l.lose(err) // who wanted to do so meanwhile could not
+		}
+	}
+	return err
+}
+
+func (l *Link[T]) attachInTurn(c *conn[T], r *handshake.Result) error {
+	peer, theirs := r.Peer, r.PeerResume
 	n := l.node
+	if n.Find(l.id) != l { // from here on it is not forgotten, see forgetLocked
+		return errGivenUp
+	}
 	l.mu.Lock()
 	if l.state != Lost && theirs.Known == l.stream && theirs.Received >= l.next {
 		l.mu.Unlock() // before the connection that is there is given up for it
@@ -47,7 +63,7 @@ func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
 	}
 	var err error
 	if l.stream != r.Mine.Stream {
-		err = cut(wire.CodeReplaced, "the link was given up during the handshake")
+		err = errGivenUp
 	} else {
 		err = l.rewindLocked(c, theirs)
 	}
@@ -80,6 +96,9 @@ func (l *Link[T]) attach(c *conn[T], r *handshake.Result) error {
 	}
 	return nil
 }
+
+// errGivenUp is why a connection does not carry a link that its peer's handshake was for.
+var errGivenUp = cut(wire.CodeReplaced, "the link was given up during the handshake")
 
 // reopenLocked begins a new stream on a link that was given up.
 func (l *Link[T]) reopenLocked() {

@@ -252,7 +252,7 @@ func (n *Node[T]) dropLostLocked() bool {
 	met := false // oldest was connected once
 	for _, l := range n.links {
 		l.mu.Lock()
-		if l.state == Lost && !l.deciding {
+		if l.state == Lost && !l.deciding && len(l.turn) > 0 {
 			if here := l.peer != nil; oldest == nil || met && !here || met == here && l.since.Before(oldest.since) {
 				oldest, met = l, here
 			}
@@ -265,13 +265,26 @@ func (n *Node[T]) dropLostLocked() bool {
 	return oldest != nil
 }
 
-// forget is called when a peer has left for good.
+// forget is called when a peer has left for good, by who has the turn of its link.
 func (n *Node[T]) forget(l *Link[T]) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.forgetLocked(l)
 }
 
+// forgetFree forgets a link unless somebody has its turn: the peer may be coming back.
+func (n *Node[T]) forgetFree(l *Link[T]) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(l.turn) > 0 {
+		n.forgetLocked(l)
+	}
+}
+
+// forgetLocked forgets a link whose turn the caller has, or nobody.
+//
+// Invariant: a link with a connection is known to the node, as Close has to end that. Whoever attaches one
+// has the turn, and has looked after it got that, under mu.
 func (n *Node[T]) forgetLocked(l *Link[T]) {
 	if n.links[l.id] == l {
 		delete(n.links, l.id)
