@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/discovery"
 	"github.com/gravbus/gravbus/discovery/static"
 	"github.com/gravbus/gravbus/internal/wire"
 	"github.com/gravbus/gravbus/transport/memory"
@@ -252,6 +253,58 @@ func TestMeshLeaveAllAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A node that ends while it starts keeps nothing of what it has started, and Start says so.
+func TestMeshLeaveDuringStart(t *testing.T) {
+	for _, how := range []string{"Withdraw", "Shutdown", "Close"} {
+		t.Run(how, func(t *testing.T) {
+			meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+				d := &slowDiscovery{at: make(chan bool), on: make(chan bool)}
+				a := n.lone("a", gravbus.UseDiscovery(d))
+				started := make(chan error)
+				go func() { started <- a.Start(t.Context()) }() // ends with Start
+				<-d.at
+				switch how {
+				case "Withdraw":
+					must(t, a.Withdraw(meshCtx(t, time.Minute)))
+				case "Shutdown":
+					must(t, a.Shutdown(meshCtx(t, time.Minute)))
+				case "Close":
+					must(t, a.Close())
+				}
+				close(d.on)
+				if err := <-started; !errors.Is(err, gravbus.ErrClosed) {
+					t.Errorf("Start returned %v", err)
+				}
+				if n := d.closed.Load(); n != 1 {
+					t.Errorf("what was started was closed %d times", n)
+				}
+				if all := a.Endpoints(); len(all) != 0 {
+					t.Errorf("it listens at %v", all)
+				}
+			})
+		})
+	}
+}
+
+// slowDiscovery starts when it is let. It is its own session.
+type slowDiscovery struct {
+	at, on chan bool // closed when it is being started, and to let that go on
+	closed atomic.Int32
+}
+
+func (d *slowDiscovery) Start(context.Context, discovery.Self, func(discovery.Node)) (discovery.Session, error) {
+	close(d.at)
+	<-d.on
+	return d, nil
+}
+
+func (d *slowDiscovery) Hurry() {}
+
+func (d *slowDiscovery) Close() error {
+	d.closed.Add(1)
+	return nil
 }
 
 // A peer that comes back while it is being forgotten is refused, and welcome when that is over: no link

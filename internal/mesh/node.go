@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -101,9 +102,9 @@ func (n *Node[T]) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("mesh: listen: %w", err)
 	}
-	n.mu.Lock()
-	n.listener = ln
-	n.mu.Unlock()
+	if !n.keep(ln, func() { n.listener = ln }) {
+		return ErrClosed
+	}
 	if x := ln.Exposure(); len(n.cfg.Keys) == 0 && !n.cfg.Open && !x.Loopback && !x.Authenticated {
 		return ErrOpen
 	}
@@ -116,11 +117,26 @@ func (n *Node[T]) start(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("mesh: discovery: %w", err)
 		}
-		n.mu.Lock()
-		n.sessions = append(n.sessions, s)
-		n.mu.Unlock()
+		if !n.keep(s, func() { n.sessions = append(n.sessions, s) }) {
+			return ErrClosed
+		}
 	}
 	return nil
+}
+
+// keep calls f, which notes under mu what stopFinding is to close, or closes it itself if that has been
+// called, or is about to be.
+func (n *Node[T]) keep(c io.Closer, f func()) bool {
+	n.mu.Lock()
+	kept := !n.leaving.Load()
+	if kept {
+		f()
+	}
+	n.mu.Unlock()
+	if !kept {
+		c.Close()
+	}
+	return kept
 }
 
 // running calls f, which starts goroutines, unless the node is closed: Close waits for them.
