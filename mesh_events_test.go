@@ -14,6 +14,7 @@ import (
 
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/discovery/static"
+	"github.com/gravbus/gravbus/transport"
 	"github.com/gravbus/gravbus/transport/memory"
 	"github.com/sirupsen/logrus"
 )
@@ -306,37 +307,96 @@ func TestMeshEventsOfALostPeer(t *testing.T) {
 }
 
 // A process that is started again at the same address is another node: the old one is given up at
-// once.
+// once, whoever of them dials.
 func TestMeshEventsOfARestart(t *testing.T) {
-	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
-		a := n.node("a", "b")
-		b := n.node("b", "")
-		meshUp(t, a, b)
-		e := meshWatch(t, a)
-		b.Close()
-		e.want(t, "down b", "lost b") // it has said so
-		again := n.node("b", "a")
-		meshUp(t, a, again)
-		e.want(t, "up b")
+	for _, seeds := range []string{"b", ""} {
+		t.Run("seeds="+seeds, func(t *testing.T) {
+			meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+				a := n.node("a", seeds)
+				b := n.node("b", "a")
+				meshUp(t, a, b)
+				e := meshWatch(t, a)
+				b.Close()
+				e.want(t, "down b", "lost b") // it has said so
+				again := n.node("b", "a")
+				meshUp(t, a, again)
+				e.want(t, "up b")
 
-		// As after SIGKILL: no word of it.
-		n.Partition([]string{"a"}, []string{"b"})
-		time.Sleep(11 * time.Second)
-		e.want(t, "down b")
-		again.Close()
-		n.Heal()
-		third := n.node("b", "a")
-		meshUp(t, a, third)
-		time.Sleep(time.Minute)
-		counts := map[string]int{}
-		for _, text := range e.take() { // what was dialled meanwhile may be chosen, and then replaced
-			counts[text]++
-		}
-		if counts["lost b"] != 1 || counts["up b"] != counts["down b"]+1 {
-			t.Errorf("events %v", counts)
-		}
-	})
+				// As after SIGKILL: no word of it.
+				n.Partition([]string{"a"}, []string{"b"})
+				time.Sleep(time.Minute)
+				e.want(t, "down b")
+				again.Close()
+				n.Heal()
+				third := n.node("b", "a")
+				meshUp(t, a, third)
+				time.Sleep(time.Second)
+				counts := map[string]int{}
+				for _, text := range e.take() { // what was dialled meanwhile may be chosen, and then replaced
+					counts[text]++
+				}
+				if counts["lost b"] != 1 || counts["up b"] != counts["down b"]+1 {
+					t.Errorf("events %v", counts)
+				}
+			})
+		})
+	}
 }
+
+// That a node says it listens where another one did gives up nobody, unless that one was met there: private
+// addresses are on many hosts. What it missed is sent when it is back.
+func TestMeshEventsOfASharedAddress(t *testing.T) {
+	for _, address := range []string{"memory:nowhere", "memory:w"} {
+		t.Run(address, func(t *testing.T) {
+			meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+				a := n.node("a", "")
+				join := func(name string) *gravbus.Bus {
+					b := n.lone(name, gravbus.UseTransport(posing{n.Transport(name), address}), gravbus.UseDiscovery(static.New("a")))
+					must(t, b.Start(t.Context()))
+					return b
+				}
+				v := join("v")
+				meshUp(t, a, v)
+				_, got := meshListener(t, v, "t")
+				meshWanted(t, a, "t", 1)
+				e := meshWatch(t, a)
+				n.Partition([]string{"a"}, []string{"v"})
+				time.Sleep(11 * time.Second)
+				p := a.Connect()
+				for k := range 5 {
+					p.Send(nth("t", 1, k))
+				}
+				w := join("w")
+				must(t, w.WaitPeers(meshCtx(t, time.Minute), 1))
+				time.Sleep(time.Minute)
+				n.Heal()
+				time.Sleep(time.Minute)
+				if all := numbers(t, got.all()); !slices.Equal(all, span(0, 4)) {
+					t.Errorf("of 5 messages came %v", all)
+				}
+				e.want(t, "down v", "up w", "up v")
+			})
+		})
+	}
+}
+
+// posing is a transport that says it listens elsewhere.
+type posing struct {
+	transport.Transport
+	endpoint string
+}
+
+func (p posing) Listen(ctx context.Context, o transport.ListenOptions) (transport.Listener, error) {
+	l, err := p.Transport.Listen(ctx, o)
+	return posingListener{l, p.endpoint}, err
+}
+
+type posingListener struct {
+	transport.Listener
+	endpoint string
+}
+
+func (l posingListener) Endpoints() []string { return []string{l.endpoint} }
 
 // A peer that takes nothing is told of once, and what had to give way is exactly what is missing.
 func TestMeshEventsOfASlowPeer(t *testing.T) {

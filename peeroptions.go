@@ -136,8 +136,9 @@ func UseEndpoint(port, path string) Option {
 }
 
 // UseAdvertise gives endpoints at which other nodes can reach this one, such as those of a proxy in
-// front of it. They come before those that the transport knows. Others are told the first 32 of all
-// these; with one of more than 255 bytes Start fails.
+// front of it. They come before those that the transport knows. They are to lead to no other node: one
+// that answers there counts as having taken the address of this one. Others are told the first 32 of
+// all these; with one of more than 255 bytes Start fails.
 func UseAdvertise(endpoints ...string) Option {
 	return func(c *busConfig) { c.mesh.advertise = append(c.mesh.advertise, endpoints...) }
 }

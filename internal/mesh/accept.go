@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -93,6 +95,9 @@ func (n *Node[T]) shakeHands(ctx context.Context, c transport.Conn, dialled bool
 		}
 		if dialled && (errors.Is(err, handshake.ErrSelf) || m.present != nil) {
 			n.answered(c.Info().Endpoint, answer[T]{link: m.present, unproved: time.Now()})
+			if m.present != nil {
+				n.supersede(m.present, m.present.Peer(), c.Info().Endpoint)
+			}
 		}
 		n.refused(c, m.peer, err)
 		return nil, err
@@ -249,10 +254,11 @@ func (n *Node[T]) welcome(c transport.Conn, m *machine[T]) (*Link[T], error) {
 	if err := c.SetWriteDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	if e := c.Info().Endpoint; e != "" {
+	e := c.Info().Endpoint
+	if e != "" {
 		n.answered(e, answer[T]{link: l})
 	}
-	n.supersede(l, r.Peer)
+	n.supersede(l, r.Peer, e)
 	if err := l.attach(newConn(l, c, r.Peer, m.dialled), r); err != nil {
 		return nil, err
 	}
@@ -311,9 +317,12 @@ func (n *Node[T]) Refusals() uint64 {
 	return n.refusals
 }
 
-// supersede forgets peers that are not connected and listened exactly where p does now: a process
-// that was started again has a new ID at the old address.
-func (n *Node[T]) supersede(l *Link[T], p *Peer) {
+// supersede is called when another node than some peers that are not connected says that it listens exactly
+// where those did: a process that was started again has a new ID at the old address, and the old one is given
+// up. Addresses need not be unique, though, as they are private ones of several hosts, or that of something
+// in front of several nodes. So this node has to have met the old one there, and dialled endpoint to find the
+// other one. If it has not dialled, endpoint is empty, and it looks.
+func (n *Node[T]) supersede(l *Link[T], p *Peer, endpoint string) {
 	if len(p.Endpoints) == 0 {
 		return
 	}
@@ -322,7 +331,8 @@ func (n *Node[T]) supersede(l *Link[T], p *Peer) {
 			continue
 		}
 		old.mu.Lock()
-		gone := old.state < Connected && old.peer != nil && slices.Equal(old.peer.Endpoints, p.Endpoints)
+		same := old.state < Connected && old.peer != nil && slices.Equal(old.peer.Endpoints, p.Endpoints)
+		gone := same && old.met && (slices.Contains(old.endpoints, endpoint) || slices.Contains(p.Endpoints, endpoint))
 		lost := old.state == Lost
 		if gone {
 			old.left = true
@@ -333,6 +343,26 @@ func (n *Node[T]) supersede(l *Link[T], p *Peer) {
 			n.forgetFree(old)
 		case gone:
 			old.lose(fmt.Errorf("node %s listens at its address now", uuidText(p.ID)))
+		case same:
+			old.hurry()
 		}
 	}
+}
+
+// meets reports whether a connection to a node came from, or went to, where the node says that it listens.
+func meets(i transport.Info, endpoints []string) bool {
+	from := host(i.RemoteAddr)
+	return slices.ContainsFunc(endpoints, func(e string) bool { return e == i.Endpoint || host(e) == from })
+}
+
+// host returns the host of an address or endpoint that names one with a port, and else all of it.
+func host(addr string) string {
+	if _, rest, ok := strings.Cut(addr, "://"); ok {
+		addr, _, _ = strings.Cut(rest, "/")
+	}
+	h, port, err := net.SplitHostPort(addr)
+	if err != nil || strings.Trim(port, "0123456789") != "" {
+		return addr
+	}
+	return h
 }

@@ -74,6 +74,7 @@ func (l *Link[T]) attachInTurn(c *conn[T], r *handshake.Result) error {
 	c.choice = l.choice
 	l.peer, l.conn, l.dialled = peer, c, c.dialled
 	l.left, l.drained = false, false
+	l.met = l.met || meets(c.c.Info(), peer.Endpoints)
 	l.attached = n.attached.Add(1)
 	l.learnLocked(c.c.Info().Endpoint, peer.Endpoints, nil)
 	l.setLocked(Connected)

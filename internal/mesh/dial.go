@@ -77,10 +77,7 @@ func (n *Node[T]) hint(id wire.ID, endpoints []string) {
 			return
 		}
 		if chasing {
-			select {
-			case l.poke <- struct{}{}:
-			default:
-			}
+			l.hurry()
 			return
 		}
 	}
@@ -109,6 +106,13 @@ func (n *Node[T]) answered(endpoint string, a answer[T]) {
 		clear(n.at) // it only saves dials
 	}
 	n.at[endpoint] = a
+}
+
+// lastAt returns the link to who answered at an endpoint last, if that is known.
+func (n *Node[T]) lastAt(endpoint string) *Link[T] {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.at[endpoint].link
 }
 
 // tryEndpoint dials an endpoint of which it is not known who is there, unless it is: then that peer
@@ -195,10 +199,8 @@ func (n *Node[T]) dial(ctx context.Context, expect wire.ID, endpoint string) (*L
 			if l := n.Find(expect); l != nil {
 				l.notAt(endpoint)
 			}
-			for _, l := range n.Links() { // who came there when the link to the one before still had a connection
-				if l.State() >= Connected {
-					n.supersede(l, l.Peer())
-				}
+			if l := n.lastAt(endpoint); l != nil && l.State() >= Connected {
+				n.supersede(l, l.Peer(), endpoint)
 			}
 		}
 		return nil, err
@@ -345,6 +347,14 @@ func (n *Node[T]) dialPeer(l *Link[T], endpoints []string) {
 
 // errResumeTooLate is why a link is given up whose peer stays away.
 var errResumeTooLate = errors.New("the peer has not come back in time")
+
+// hurry makes a link that is being dialled be dialled now.
+func (l *Link[T]) hurry() {
+	select {
+	case l.poke <- struct{}{}:
+	default:
+	}
+}
 
 // jitter returns between half and all of d, so that nodes that lost each other at the same time do
 // not dial at the same time.

@@ -70,6 +70,7 @@ type Link[T any] struct {
 	left      bool               // the peer has said goodbye: when the connection ends, so does the link
 	drained   bool               // the peer has said that it sends nothing more
 	endpoints []string           // where the peer was seen or says it is, the best first
+	met       bool               // it was met where it says that it listens
 	dialled   bool               // the present or last connection was dialled by this node
 	attached  uint64             // Node.attached at the present or last connection
 	since     time.Time          // of state

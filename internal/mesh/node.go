@@ -309,10 +309,7 @@ func (n *Node[T]) forgetLocked(l *Link[T]) {
 	n.forgotten = max(n.forgotten, l.epoch+1)
 	l.left = true // nobody dials it any more
 	l.mu.Unlock()
-	select {
-	case l.poke <- struct{}{}:
-	default:
-	}
+	l.hurry()
 	for e, at := range n.at {
 		if at.link == l {
 			delete(n.at, e)
