@@ -237,12 +237,12 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// ShutdownError is returned by Shutdown when its context ended before the pods had drained or the
-// peers had everything, and by Withdraw for peers alone.
+// ShutdownError is returned by Shutdown and Withdraw when their context ended before all was done, or
+// peers that were away, or cut off meanwhile, have not got what was sent to them.
 type ShutdownError struct {
 	Pods  []string // names of pods whose handlers were still running, sorted
 	Peers []string // UUIDs of nodes that have not got, or not sent, everything, sorted
-	Err   error    // the context's error
+	Err   error    // the context's error; ErrPeerLost if it has not ended
 }
 
 func (e *ShutdownError) Error() string {
@@ -255,5 +255,5 @@ func (e *ShutdownError) Error() string {
 	return fmt.Sprintf("gravbus: shutdown cut short while handlers of %s run: %v", strings.Join(e.Pods, ", "), e.Err)
 }
 
-// Unwrap returns the context's error.
+// Unwrap returns the context's error, or ErrPeerLost.
 func (e *ShutdownError) Unwrap() error { return e.Err }

@@ -44,7 +44,8 @@ type meshed struct {
 	peers   map[*mesh.Link[Message]]*peer
 	groups  map[string]*remoteGroup
 	replays peerReplays
-	tunnels uint64 // counts, to take turns
+	tunnels uint64   // counts, to take turns
+	without []string // peers that have gone, since the node leaves, without all that was sent to them
 }
 
 // newMeshed returns nil if the bus stays alone.

@@ -1,6 +1,7 @@
 package gravbus_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -387,7 +388,10 @@ func TestFaultCuts(t *testing.T) {
 				}
 			}
 			for i, n := range nodes {
-				must(t, n.Shutdown(meshCtx(t, patience)))
+				// A cut may have kept back the last acknowledgements.
+				if err := n.Shutdown(meshCtx(t, patience)); err != nil && !errors.Is(err, gravbus.ErrPeerLost) {
+					t.Error(err)
+				}
 				tallies[i].check(t)
 			}
 			t.Logf("%d deliveries, %d cuts, %d sent again, in %v; heap of %d MB before, at most %d MB", total, cuts, resent, took, before.HeapAlloc>>20, heap>>20)

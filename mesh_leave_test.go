@@ -426,7 +426,7 @@ func TestMeshLeaveAfterWhatCameLate(t *testing.T) {
 	}
 }
 
-// The peer is away: leaving does not wait for it, and what it has not got is told.
+// The peer is away: leaving does not wait for it, and what it has not got is told, and is an error.
 func TestMeshLeaveWhilePeerIsAway(t *testing.T) {
 	for _, how := range []string{"Withdraw", "Shutdown", "Close"} {
 		t.Run(how, func(t *testing.T) {
@@ -444,20 +444,77 @@ func TestMeshLeaveWhilePeerIsAway(t *testing.T) {
 					p.Send(nth("t", 1, k))
 				}
 				began := time.Now()
+				var err error
 				switch how {
 				case "Withdraw":
-					must(t, a.Withdraw(meshCtx(t, time.Minute)))
+					err = a.Withdraw(meshCtx(t, time.Minute))
 					ea.want(t, "down b", "gap 5", "lost b")
 				case "Shutdown":
-					must(t, a.Shutdown(meshCtx(t, time.Minute)))
+					err = a.Shutdown(meshCtx(t, time.Minute))
 				case "Close":
 					must(t, a.Close())
+				}
+				var se *gravbus.ShutdownError
+				if how != "Close" && (!errors.As(err, &se) || !slices.Equal(se.Peers, []string{b.NodeUUID}) || !errors.Is(err, gravbus.ErrPeerLost)) {
+					t.Errorf("it returned %v", err)
 				}
 				if d := time.Since(began); d > time.Second {
 					t.Errorf("it took %v", d)
 				}
 				if len(a.Stats().Peers) != 0 {
 					t.Errorf("%+v", a.Stats().Peers)
+				}
+			})
+		})
+	}
+}
+
+// The peer is away, and nothing waits for it: it is of no interest.
+func TestMeshLeaveWhileAPeerIsAwayThatHasAll(t *testing.T) {
+	for _, how := range []string{"Withdraw", "Shutdown"} {
+		t.Run(how, func(t *testing.T) {
+			meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+				a, b := n.pair()
+				_, got := meshListener(t, b, "t")
+				meshWanted(t, a, "t", 1)
+				a.Connect().Send(nth("t", 1, 1))
+				got.await(t, 1)
+				time.Sleep(time.Second) // and it has said so
+				n.Partition([]string{"a"}, []string{"b"})
+				time.Sleep(11 * time.Second)
+				if how == "Withdraw" {
+					must(t, a.Withdraw(meshCtx(t, time.Minute)))
+				} else {
+					must(t, a.Shutdown(meshCtx(t, time.Minute)))
+				}
+			})
+		})
+	}
+}
+
+// The peer is cut off while the node leaves: what it has not got is told, and is an error.
+func TestMeshLeaveAndTheConnectionIsCut(t *testing.T) {
+	for _, how := range []string{"Withdraw", "Shutdown"} {
+		t.Run(how, func(t *testing.T) {
+			meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+				a, b := n.pair(gravbus.UseDeadAfter(time.Hour))
+				meshListener(t, b, "t")
+				meshWanted(t, a, "t", 1)
+				n.Partition([]string{"a"}, []string{"b"})
+				a.Connect().Send(nth("t", 1, 1))
+				time.AfterFunc(time.Second, func() { n.Cut("a", "b") })
+				leave := a.Shutdown
+				if how == "Withdraw" {
+					leave = a.Withdraw
+				}
+				began := time.Now()
+				err := leave(meshCtx(t, time.Minute))
+				var se *gravbus.ShutdownError
+				if !errors.As(err, &se) || !slices.Equal(se.Peers, []string{b.NodeUUID}) || !errors.Is(err, gravbus.ErrPeerLost) {
+					t.Errorf("it returned %v", err)
+				}
+				if d := time.Since(began); d > 2*time.Second {
+					t.Errorf("it took %v", d)
 				}
 			})
 		})

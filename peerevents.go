@@ -36,6 +36,9 @@ func (x *meshed) Lost(l *mesh.Link[Message], err error, gap mesh.Gap) {
 	p := sideOf(l)
 	x.mu.Lock()
 	delete(x.peers, l)
+	if gap.Count > 0 && x.node.Leaving() {
+		x.without = append(x.without, p.uuid)
+	}
 	x.mu.Unlock()
 	if x.bus.buffer != nil {
 		x.replayLost(p)

@@ -1,6 +1,7 @@
 package gravbus
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -10,8 +11,9 @@ import (
 
 // Withdraw takes the bus out of the mesh in order. It no longer listens; peers are told, and send
 // nothing new; what was on its way in both directions is delivered; then the links are closed. The
-// bus goes on to work for its own pods. If ctx ends first the links are closed all the same, and
-// the error is a *ShutdownError that names the peers that were not done. Called from inside a handler
+// bus goes on to work for its own pods. If ctx ends first the links are closed all the same. The
+// error is then a *ShutdownError that names the peers that were not done; so it is when a peer was away
+// while something waited for it, or its connection was cut meanwhile. Called from inside a handler
 // it does not wait for what is still on its way to this node. A bus that has withdrawn does not come
 // back.
 func (b *Bus) Withdraw(ctx context.Context) error {
@@ -24,11 +26,23 @@ func (b *Bus) Withdraw(ctx context.Context) error {
 	peers := x.leave(ctx, b.insideHandler(gid.Current()))
 	peers = append(peers, x.flush(ctx)...)
 	x.close()
-	if len(peers) > 0 {
-		slices.Sort(peers)
-		return &ShutdownError{Peers: slices.Compact(peers), Err: ctx.Err()}
+	if peers = x.undone(peers); len(peers) > 0 {
+		return &ShutdownError{Peers: peers, Err: cmp.Or(ctx.Err(), ErrPeerLost)}
 	}
 	return nil
+}
+
+// undone returns rest, which were not done when a context ended, and the peers that have gone since
+// the node leaves without all that was sent to them. The links are closed.
+func (x *meshed) undone(rest []string) []string {
+	if x == nil {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	all := append(rest, x.without...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // leave tells peers that the node leaves, and waits until they have sent what was on its way; called

@@ -1,6 +1,7 @@
 package gravbus
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -123,7 +124,8 @@ func (b *Bus) await(ctx context.Context, done func() bool) error {
 // that wait in mailboxes have been handled, loops over Messages and functions of receipts included. Failed messages that pods
 // still keep become dead letters, and peers get what was sent to them. Then it does what Close does. If ctx ends first it
 // discards what is left and returns a *ShutdownError; handlers that are running then go on to their
-// end. After Shutdown returned nil the bus has no goroutine left.
+// end. The same error names peers that are away, or are cut off meanwhile, and do not get what was sent to
+// them: nobody waits for those. After Shutdown returned nil the bus has no goroutine left.
 //
 // Called from inside a handler it does not wait for that one. Calling it again is allowed. It does
 // wait for a loop over Messages that iter.Pull runs, whoever calls it: such a loop has a goroutine of
@@ -157,14 +159,14 @@ func (b *Bus) Shutdown(ctx context.Context) error {
 	if err != nil {
 		running := b.pods.working()
 		b.close(false)
-		return &ShutdownError{Pods: running, Peers: peers, Err: err}
+		return &ShutdownError{Pods: running, Peers: b.mesh.undone(peers), Err: err}
 	}
 	if rest := b.mesh.flush(ctx); len(rest) > 0 {
 		peers = rest
 	}
 	b.close(!inside)
-	if len(peers) > 0 {
-		return &ShutdownError{Peers: peers, Err: ctx.Err()}
+	if peers = b.mesh.undone(peers); len(peers) > 0 {
+		return &ShutdownError{Peers: peers, Err: cmp.Or(ctx.Err(), ErrPeerLost)}
 	}
 	return nil
 }

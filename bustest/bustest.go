@@ -37,6 +37,7 @@ package bustest
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"strings"
@@ -167,7 +168,7 @@ func (w *watcher) end(bus *gravbus.Bus) {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err != nil {
+	if err != nil && !errors.Is(err, gravbus.ErrPeerLost) {
 		w.t.Errorf("bustest: the bus did not come to its end within %v: %v\n%s", limit, err, stacks())
 	} else if n := bus.Stats().Panics - w.before; n > w.seen && !w.tolerates(gravbus.EventPodPanic) {
 		w.t.Errorf("bustest: %d more handlers panicked, when the bus was closed; its log tells which", n-w.seen)
