@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -304,6 +305,50 @@ func TestMeshEventsOfALostPeer(t *testing.T) {
 			t.Errorf("receiver's stats %+v", s)
 		}
 	})
+}
+
+// How long a peer has been away counts from when it was there last, also when it was back for a while that
+// an attempt to dial it outlasted.
+func TestMeshEventsAwayTwice(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		hang := &hangingDials{Transport: n.Transport("a")}
+		a := n.lone("a", gravbus.UseTransport(hang), gravbus.UseResumeFor(20*time.Second))
+		must(t, a.Start(t.Context()))
+		b := n.node("b", "a")
+		meshUp(t, a, b)
+		_, got := meshListener(t, b, "t")
+		meshWanted(t, a, "t", 1)
+		e := meshWatch(t, a)
+		hang.on.Store(true)
+		n.Cut("a", "b") // a dials, in vain, for as long as a handshake may take
+		time.Sleep(4 * time.Second)
+		e.want(t, "down b", "up b")
+		n.Refuse("a", true)
+		n.Cut("a", "b")
+		a.Connect().Send(nth("t", 1, 1))
+		time.Sleep(18 * time.Second)
+		n.Refuse("a", false)
+		must(t, b.ConnectEndpoint("a"))
+		time.Sleep(time.Second)
+		e.want(t, "down b", "up b")
+		if n := len(got.all()); n != 1 {
+			t.Errorf("%d messages came, want 1", n)
+		}
+	})
+}
+
+// hangingDials is a transport whose dials hang until their context ends.
+type hangingDials struct {
+	transport.Transport
+	on atomic.Bool
+}
+
+func (t *hangingDials) Dial(ctx context.Context, endpoint string) (transport.Conn, error) {
+	if t.on.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return t.Transport.Dial(ctx, endpoint)
 }
 
 // A process that is started again at the same address is another node: the old one is given up at

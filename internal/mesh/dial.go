@@ -284,7 +284,7 @@ func (n *Node[T]) chase(l *Link[T], first time.Duration) {
 
 // dialUntilBack ends when the link is connected, or the peer or this node has left.
 func (n *Node[T]) dialUntilBack(l *Link[T], first time.Duration) {
-	giveUp := time.NewTimer(n.cfg.ResumeFor)
+	giveUp := time.NewTimer(n.cfg.ResumeFor) // since the link was connected last, which may be later than now
 	defer giveUp.Stop()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -305,16 +305,21 @@ func (n *Node[T]) dialUntilBack(l *Link[T], first time.Duration) {
 			l.chasing = false
 		}
 		endpoints := slices.Clone(l.endpoints)
+		away, rest := l.state == Away, n.cfg.ResumeFor-time.Since(l.since)
 		l.mu.Unlock()
-		if over {
+		switch {
+		case over:
 			return
+		case away && rest <= 0:
+			l.lose(errResumeTooLate) // at the next turn, if the peer seems to be coming back
+		case away:
+			giveUp.Reset(rest)
 		}
 		select {
 		case <-changed:
 		case <-n.ctx.Done():
 			return
 		case <-giveUp.C:
-			l.lose(errResumeTooLate)
 		case <-l.poke:
 			retry.Reset(jitter(firstDelay))
 		case <-retry.C:
