@@ -1,13 +1,17 @@
 package gravbus_test
 
 import (
+	"context"
 	"io"
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/transport"
+	"github.com/gravbus/gravbus/transport/memory"
 	"github.com/gravbus/gravbus/transport/websocket"
 )
 
@@ -73,6 +77,62 @@ func TestStrangersIdle(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While a stranger gives way to another one, and its connection takes long to close, the node is not held up.
+func TestStrangersGiveWay(t *testing.T) {
+	watchdog(t, patience)
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		slow := &closing{Transport: n.Transport("a")}
+		a := n.lone("a", gravbus.UseTransport(slow))
+		var closed atomic.Int32
+		slow.hook = func() {
+			a.Endpoints() // locks the node
+			closed.Add(1)
+		}
+		must(t, a.Start(t.Context()))
+		const strangers = 300
+		for range strangers {
+			c, err := n.Transport("b").Dial(t.Context(), "a")
+			must(t, err)
+			defer c.Close()
+		}
+		synctest.Wait()
+		if n := closed.Load(); n < strangers-256 {
+			t.Errorf("%d of %d connections were closed, though 256 fit", n, strangers)
+		}
+	})
+}
+
+// closing is a transport that calls hook before it closes a connection that it has accepted.
+type closing struct {
+	transport.Transport
+	hook func()
+}
+
+func (t *closing) Listen(ctx context.Context, o transport.ListenOptions) (transport.Listener, error) {
+	l, err := t.Transport.Listen(ctx, o)
+	return &closingListener{l, t}, err
+}
+
+type closingListener struct {
+	transport.Listener
+	t *closing
+}
+
+func (l *closingListener) Accept() (transport.Conn, error) {
+	c, err := l.Listener.Accept()
+	return &closingConn{c, l.t}, err
+}
+
+type closingConn struct {
+	transport.Conn
+	t *closing
+}
+
+func (c *closingConn) Close() error {
+	c.t.hook()
+	return c.Conn.Close()
 }
 
 // TestStrangersNoise: strangers are counted each, but do not fill the log.

@@ -35,8 +35,9 @@ func (n *Node[T]) accept(ln transport.Listener) {
 			return
 		}
 		s := &shake{c: c}
+		var oldest *shake
 		started := n.running(func() {
-			n.admitLocked(s)
+			oldest = n.admitLocked(s)
 			n.wg.Go(func() {
 				defer n.dismiss(s)
 				if _, err := n.shakeHands(n.ctx, c, false, wire.ID{}); err != nil {
@@ -50,18 +51,22 @@ func (n *Node[T]) accept(ln transport.Listener) {
 		if !started {
 			c.Close()
 		}
+		if oldest != nil {
+			oldest.c.Close()
+		}
 	}
 }
 
-// admitLocked counts s among the connections in handshake. If there are too many the oldest is
-// closed, so that many who do nothing cannot keep out the one that does.
-func (n *Node[T]) admitLocked(s *shake) {
+// admitLocked counts s among the connections in handshake. If there are too many it returns the
+// oldest, which is to be closed, so that many who do nothing cannot keep out the one that does.
+func (n *Node[T]) admitLocked(s *shake) (oldest *shake) {
 	if len(n.shaking) == MaxHandshakes {
-		n.shaking[0].evicted.Store(true)
-		n.shaking[0].c.Close()
+		oldest = n.shaking[0]
+		oldest.evicted.Store(true)
 		n.shaking = n.shaking[1:]
 	}
 	n.shaking = append(n.shaking, s)
+	return oldest
 }
 
 func (n *Node[T]) dismiss(s *shake) {
