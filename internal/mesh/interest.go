@@ -38,9 +38,8 @@ func (i *interest) wire() wire.Entry {
 	return e
 }
 
-// Want adds what a receiver wants, unless count is 1 for the first time and -1 for the last: it is
-// undone by Unwant with the same arguments. Patterns in deny are a refinement: if there are too
-// many, more comes than is wanted.
+// Want adds what a receiver wants. It is undone by Unwant with the same arguments. Patterns in deny are a
+// refinement: if there are too many, more comes than is wanted. An observer does not answer requests.
 func (n *Node[T]) Want(group string, allow, deny []string, observer bool) {
 	n.interests.change(group, allow, deny, observer, 1)
 }

@@ -66,8 +66,10 @@ const packetSize = 64<<10 - 64
 // readLimit bounds a packet: one message of the largest size and what may come with it.
 func readLimit(maxMessage int) int64 { return int64(maxMessage) + 256<<10 }
 
-// A Host is the bus, as its links see it. Its methods are called without locks, and for one link
-// by one goroutine at a time, except Cost.
+// A Host is the bus, as its links see it. Its methods are called without locks. For one link Decode is
+// called by who reads; Deliver by that goroutine or by the one that empties the inbox, one at a time; Encode,
+// Replay and Unsendable by who writes. These work at the same time, and beside them whoever has something
+// to tell calls the rest. What came before Lost may be delivered after it.
 type Host[T any] interface {
 	// Open makes the bus's side of a link, which the link's Side returns from then on, and returns
 	// what reads the messages for it. Its Waker must be the link. Nothing is sent there before the
