@@ -24,3 +24,6 @@ func (n *Node[T]) Chase(l *Link[T]) {
 	l.mu.Unlock()
 	n.chase(l, 0)
 }
+
+// Lent returns how many goroutines count as lent.
+func (n *Node[T]) Lent() int { return int(n.lent.Load()) }

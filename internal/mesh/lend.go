@@ -68,8 +68,7 @@ func (c *conn[T]) lend(w Woken) (back bool) {
 	}
 	returned := false
 	defer func() {
-		c.link.node.lent.Add(-1)
-		back = l.end(id)
+		back = c.endLoan(id)
 		if back && !returned {
 			go c.read() // the handler has called runtime.Goexit
 		}
@@ -79,15 +78,20 @@ func (c *conn[T]) lend(w Woken) (back bool) {
 	return back
 }
 
-// end ends the loan and reports whether it had not been ended. Who ends it is to read, or to see to it
+// endLoan ends a loan and reports whether it had not been ended. Who ends it is to read, or to see to it
 // that another goroutine does.
-func (l *loan) end(id uint64) bool {
-	return l.state.CompareAndSwap(id|loanOut, id) || l.state.CompareAndSwap(id|loanLong, id)
+func (c *conn[T]) endLoan(id uint64) bool {
+	l := &c.loan
+	if !l.state.CompareAndSwap(id|loanOut, id) && !l.state.CompareAndSwap(id|loanLong, id) {
+		return false
+	}
+	c.link.node.lent.Add(-1)
+	return true
 }
 
 // replace lets another goroutine read in the place of the one that is lent, if it still is.
 func (c *conn[T]) replace(state uint64) {
-	if c.loan.end(state >> loanBits << loanBits) {
+	if c.endLoan(state >> loanBits << loanBits) {
 		go c.read()
 	}
 }

@@ -32,7 +32,7 @@ type Node[T any] struct {
 	leaving   atomic.Bool   // Withdraw or Close has begun
 	attached  atomic.Uint64 // connections that have become those of a link
 
-	lent      atomic.Int32  // goroutines that are lent, see conn.lend
+	lent      atomic.Int32  // goroutines that are lent and have not been replaced, see conn.lend
 	strangers chan struct{} // one for each dial to a peer that never was connected; capacity strangerDials
 
 	ctx    context.Context // of all dialling; ends at Close
