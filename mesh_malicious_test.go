@@ -100,13 +100,6 @@ func TestMaliciousIsCut(t *testing.T) {
 		}},
 		{"message over the limit", handshake.ErrTooLarge, func(r *rogue) { r.items(1, message("a", 10_001)) }},
 		{"packet over the limit", handshake.ErrTooLarge, func(r *rogue) { r.write(make([]byte, 10_000+256<<10+1)) }},
-		{"more pings than it may answer meanwhile", handshake.ErrTooMuch, func(r *rogue) {
-			var b []byte
-			for i := range uint64(5000) {
-				b = wire.AppendPing(b, i)
-			}
-			r.write(b)
-		}},
 		{"endpoints beyond the limit", handshake.ErrProtocol, func(r *rogue) {
 			r.write(wire.AppendPeers(nil, &wire.Peers{Nodes: []wire.Peer{{Node: randomID(), Endpoints: make([]string, 33)}}}))
 		}},

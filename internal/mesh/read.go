@@ -103,7 +103,7 @@ func (c *conn[T]) readControl(kind wire.Kind, body []byte) error {
 		if err != nil {
 			return err
 		}
-		return l.pong(token)
+		l.pong(token)
 	case wire.KindPong:
 		token, err := wire.DecodePong(body)
 		if err != nil {
@@ -283,18 +283,13 @@ func (l *Link[T]) acknowledged(seq uint64) error {
 	return nil
 }
 
-// maxPongs bounds how many answers to pings may wait to be sent.
-const maxPongs = 16
-
-func (l *Link[T]) pong(token uint64) error {
+// pong sees to the answer to a ping. Of several that wait for it the last one has it: a packet that
+// goes out slowly must not hold up a row of them.
+func (l *Link[T]) pong(token uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.control.pongs) == maxPongs {
-		return cut(wire.CodeTooMuch, "more than %d pings wait for their answer", maxPongs)
-	}
-	l.control.pongs = append(l.control.pongs, token)
+	l.control.pongs = append(l.control.pongs[:0], token)
 	l.signal()
-	return nil
 }
 
 // withdrawn is told that the peer is about to leave: it wants nothing new.
