@@ -297,6 +297,27 @@ func TestFaultSlow(t *testing.T) {
 	}
 }
 
+// Messages each of which takes longer than the stall limit on its way are not lost: the peer sees them
+// come, and says so.
+func TestFaultSlowAndLarge(t *testing.T) {
+	t.Parallel()
+	const size, rate, count = 2_000_000, 1_300_000, 6
+	nodes := newFaultMesh(t, 2, gravbus.UseLinkBounds(1, 0), gravbus.UseReplay(0), gravbus.UseMaxMessageSize(size))
+	_, got := meshListener(t, nodes[1].Bus, "fault.large")
+	faultWanted(t, nodes[0].Bus, "fault.large", 1)
+	faultOnly(t, nodes...).slow(rate)
+	p := nodes[0].Connect()
+	for range count {
+		p.Send(gravbus.NewMsg("fault.large", make([]byte, size)))
+	}
+	got.await(t, count)
+	for _, n := range nodes {
+		if s := n.Stats().Peers[0]; s.Cuts != 0 || s.Lost != 0 {
+			t.Errorf("%s: %d cuts, %d lost", n.name, s.Cuts, s.Lost)
+		}
+	}
+}
+
 // A handshake that breaks for the dialler only keeps nobody out: it dials again, and the connection
 // that the listener may believe in gives way.
 func TestFaultHalfOpenHandshake(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/internal/mesh/handshake"
 	"github.com/gravbus/gravbus/internal/wire"
+	"github.com/gravbus/gravbus/transport/memory"
 	"github.com/gravbus/gravbus/transport"
 	"github.com/gravbus/gravbus/transport/websocket"
 )
@@ -312,4 +313,41 @@ func TestMaliciousAnswers(t *testing.T) {
 		t.Error("no reply is counted as lost")
 	}
 	s.undisturbed()
+}
+
+// TestMaliciousRepeatedAcks: a peer that says all the time that it goes on, and takes nothing, is
+// believed for ten minutes.
+func TestMaliciousRepeatedAcks(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		b := n.node("node", "", gravbus.UseMeshKey(strangerKey), gravbus.UseLinkBounds(100, 0))
+		r := newRogue(t, true)
+		r.hello.WindowCount = 100
+		c, err := n.Transport("rogue").Dial(t.Context(), "memory:node")
+		must(t, err)
+		r.conn = c
+		must(t, r.shake())
+		go r.listen() // ends with the connection
+		r.write(wire.AppendInterest(nil, &wire.Interest{Reset: true, Done: true, Entries: []wire.Entry{{Allow: []string{"data"}}}}))
+		meshWanted(t, b, "data", 1)
+		over := make(chan struct{})
+		go func() { // ends with the connection
+			defer close(over)
+			for r.write(wire.AppendAck(nil, 0)) {
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+		defer func() { c.Close(); <-over; <-r.over }()
+		pod := b.Connect()
+		var took []time.Duration
+		for range 1000 {
+			start := time.Now()
+			pod.Send(gravbus.NewMsg("data", nil))
+			if d := time.Since(start); d > 0 {
+				took = append(took, d)
+			}
+		}
+		if len(took) != 1 || took[0] < 10*time.Minute || took[0] > 10*time.Minute+2*time.Second {
+			t.Errorf("senders have waited %v, want ten minutes and a stall limit, once", took)
+		}
+	})
 }

@@ -128,6 +128,12 @@ type Conn interface {
 	// set. Zero means never. It holds beside the deadline, and may leave the direction of no use too.
 	SetReadIdle(d time.Duration) error
 
+	// OnPart makes ReadFrame, from its next call on, call f whenever bytes have come after others that
+	// the same call has waited for: so one hears of a long frame while it is on its way. What comes
+	// whole is not told, and the last part of a frame need not be. f must be quick, and must not call
+	// methods of the Conn. Nil means none.
+	OnPart(f func())
+
 	// Shutdown closes in order: the other side reads all that was written before, then
 	// ErrPeerClosed. It returns when the other side has closed too or ctx has ended, and the Conn
 	// is closed then. The caller no longer writes. If it goes on to read without a pause it gets

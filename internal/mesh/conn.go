@@ -51,8 +51,12 @@ type conn[T any] struct {
 	// Owned by the reader.
 	items  wire.BatchReader
 	item   wire.Item
-	packet []byte // the last one's memory
-	woken  Woken  // by the packet that is being read
+	packet []byte    // the last one's memory
+	woken  Woken     // by the packet that is being read
+	heard  time.Time // when arriving last said that something comes
+	slow   bool      // it has, of the packet that is being read
+	unsaid int       // packets of which it has, since the last acknowledgement
+	stays  time.Time // since when the peer has acknowledged nothing new, though senders wait; zero: it has
 }
 
 func newConn[T any](l *Link[T], c transport.Conn, peer *Peer, dialled bool) *conn[T] {
@@ -68,6 +72,7 @@ func newConn[T any](l *Link[T], c transport.Conn, peer *Peer, dialled bool) *con
 // start starts both goroutines. They end when the connection does, see fail.
 func (c *conn[T]) start() {
 	c.c.SetReadLimit(readLimit(c.link.node.cfg.MaxMessage))
+	c.c.OnPart(c.arriving)
 	n := c.link.node
 	n.wg.Add(1)
 	go c.read()

@@ -126,6 +126,10 @@ func (l *Link[T]) deliveredLocked(seq, cost uint64) {
 func (l *Link[T]) GoesOn() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.goesOnLocked()
+}
+
+func (l *Link[T]) goesOnLocked() {
 	l.control.ack = true
 	l.signal()
 }

@@ -46,6 +46,10 @@ func (c *conn[T]) readPacket() error {
 	if !c.spoken.Load() {
 		c.confirmed()
 	}
+	if c.slow {
+		c.slow = false
+		c.unsaid++
+	}
 	c.link.count.bytesIn.Add(uint64(len(packet)))
 	for rest := packet; len(rest) > 0; {
 		var kind wire.Kind
@@ -97,7 +101,7 @@ func (c *conn[T]) readControl(kind wire.Kind, body []byte) error {
 		if err != nil {
 			return err
 		}
-		return l.acknowledged(seq)
+		return c.acknowledged(seq)
 	case wire.KindPing:
 		token, err := wire.DecodePing(body)
 		if err != nil {
@@ -261,12 +265,15 @@ func rareCost(r *wire.Rare) uint64 {
 }
 
 // acknowledged lets go of what the peer has. If it has nothing new, the peer says that it goes on.
-func (l *Link[T]) acknowledged(seq uint64) error {
+func (c *conn[T]) acknowledged(seq uint64) error {
+	l := c.link
+	c.unsaid = 0
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if seq >= l.next {
 		return cut(wire.CodeSequence, "item %d is acknowledged, and %d were sent", seq, l.next-1)
 	}
+	news := l.acked < seq
 	for l.acked < seq {
 		l.acked++
 		it := l.out.at(l.acked)
@@ -277,11 +284,64 @@ func (l *Link[T]) acknowledged(seq uint64) error {
 		l.starved = false
 		l.signal()
 	}
-	if l.reader != nil && l.reader.Watched() != 0 {
-		l.reader.Progress() // senders that wait are to see that the peer goes on, however slowly
-	}
+	c.peerGoesOnLocked(news)
 	return nil
 }
+
+// peerGoesOnLocked lets senders that wait see that the peer goes on, however slowly. It is believed for
+// staysFor without news, which are items that it has taken.
+func (c *conn[T]) peerGoesOnLocked(news bool) {
+	l := c.link
+	if news {
+		c.stays = time.Time{}
+	}
+	if l.reader == nil || l.reader.Watched() == 0 {
+		return
+	}
+	if !news {
+		now := time.Now()
+		if c.stays.IsZero() {
+			c.stays = now
+		}
+		if now.Sub(c.stays) >= staysFor {
+			return
+		}
+	}
+	l.reader.Progress()
+}
+
+// staysFor is for how long a peer may say that it goes on and take nothing.
+const staysFor = 10 * time.Minute
+
+// arriving is called while a packet is on its way here. The peer is told that it is: its senders may
+// wait for what is in there to be acknowledged. Senders here are told if the peer's own word that it
+// goes on may be behind this packet, see unsaidFor.
+func (c *conn[T]) arriving() {
+	now := time.Now()
+	if now.Sub(c.heard) < arrivingEvery {
+		return
+	}
+	c.heard, c.slow = now, true
+	l := c.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.goesOnLocked()
+	if l.unackedLocked() == 0 {
+		c.unsaid = 0
+	}
+	if c.unsaid <= unsaidFor {
+		c.peerGoesOnLocked(false)
+	}
+}
+
+// arrivingEvery is how often arriving says something. After more than unsaidFor packets that took so
+// long, and had no acknowledgement though there was something to acknowledge, the peer does not go on
+// for those that come: the first was under way already, the second was next when it knew of nothing
+// yet.
+const (
+	arrivingEvery = 200 * time.Millisecond
+	unsaidFor     = 2
+)
 
 // pong sees to the answer to a ping. Of several that wait for it the last one has it: a packet that
 // goes out slowly must not hold up a row of them.

@@ -163,6 +163,9 @@ func (e *end) SetReadIdle(d time.Duration) error {
 	return e.closedErrorLocked()
 }
 
+// OnPart implements transport.Conn. Frames come whole.
+func (e *end) OnPart(func()) {}
+
 func (e *end) closedErrorLocked() error {
 	if e.closed {
 		return transport.ErrClosed

@@ -320,6 +320,17 @@ var faults = []fault{
 		}
 	})},
 
+	{name: "says nothing of parts", found: "Parts", says: "told 0 times", conn: onConn(func(_ *world, h *hooks) {
+		h.onPart = func(func()) {}
+	})},
+	{name: "goes on to tell of parts", found: "Parts", says: "after OnPart(nil)", conn: onConn(func(_ *world, h *hooks) {
+		h.onPart = func(f func()) {
+			if f != nil {
+				h.Conn.OnPart(f)
+			}
+		}
+	})},
+
 	{name: "closes when it is done with reading", found: "CloseWakes", says: "stuck", conn: onConn(func(_ *world, h *hooks) {
 		var reading atomic.Bool
 		h.read = func(buf []byte) ([]byte, error) {

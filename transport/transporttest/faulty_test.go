@@ -92,7 +92,7 @@ func (f *faulty) Dial(ctx context.Context, endpoint string) (c transport.Conn, e
 }
 
 func (w *world) wrap(c transport.Conn) transport.Conn {
-	c = dripping{c, w}
+	c = &dripping{Conn: c, world: w}
 	if w.conn != nil {
 		return w.conn(w, c)
 	}
@@ -110,9 +110,17 @@ type drip struct {
 type dripping struct {
 	transport.Conn
 	*world
+	part atomic.Pointer[func()]
 }
 
-func (c dripping) WriteFrame(frame []byte) error {
+func (c *dripping) OnPart(f func()) {
+	c.part.Store(nil)
+	if f != nil {
+		c.part.Store(&f)
+	}
+}
+
+func (c *dripping) WriteFrame(frame []byte) error {
 	d := c.drip.Load()
 	if d == nil {
 		return c.Conn.WriteFrame(frame)
@@ -127,7 +135,7 @@ func (c dripping) WriteFrame(frame []byte) error {
 	return c.Conn.WriteFrame(append([]byte{1}, frame...))
 }
 
-func (c dripping) ReadFrame(buf []byte) ([]byte, error) {
+func (c *dripping) ReadFrame(buf []byte) ([]byte, error) {
 	buf, err := c.Conn.ReadFrame(buf)
 	if err != nil || c.drip.Load() == nil {
 		return buf, err
@@ -141,6 +149,9 @@ func (c dripping) ReadFrame(buf []byte) ([]byte, error) {
 			return nil, err
 		}
 		last, frame = part[0], append(frame, part[1:]...)
+		if f := c.part.Load(); f != nil {
+			(*f)()
+		}
 	}
 }
 
@@ -166,6 +177,7 @@ type hooks struct {
 	setReadDeadline  func(t time.Time) error
 	setWriteDeadline func(t time.Time) error
 	setReadIdle      func(d time.Duration) error
+	onPart           func(f func())
 	shutdown         func(ctx context.Context) error
 	closes           func() error
 	info             func() transport.Info
@@ -212,6 +224,14 @@ func (h *hooks) SetReadIdle(d time.Duration) error {
 		return h.setReadIdle(d)
 	}
 	return h.Conn.SetReadIdle(d)
+}
+
+func (h *hooks) OnPart(f func()) {
+	if h.onPart != nil {
+		h.onPart(f)
+		return
+	}
+	h.Conn.OnPart(f)
 }
 
 func (h *hooks) Shutdown(ctx context.Context) error {

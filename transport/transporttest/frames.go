@@ -150,6 +150,7 @@ func concurrentUse(t *test) {
 			); err != nil {
 				return err
 			}
+			c.OnPart(func() {})
 			_ = c.Info()
 		}
 		return nil

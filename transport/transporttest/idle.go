@@ -3,6 +3,7 @@ package transporttest
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/gravbus/gravbus/transport"
@@ -95,5 +96,36 @@ func idleWhileBytesCome(t *test) {
 	))
 	if took := time.Since(began); took < 2*idle {
 		t.Errorf("the frame came in %v: the harness does not drip", took)
+	}
+}
+
+// Who reads hears of a long frame while it is on its way, as long as it wants to.
+func parts(t *test) {
+	if t.Drip == nil {
+		t.Skip("the harness has no Drip")
+	}
+	const part, count = 100, 20
+	a, b := t.pair()
+	t.carries(a, b)
+	t.Drip(part, moment)
+	for _, c := range [][2]transport.Conn{{a, b}, {b, a}} {
+		from, to := c[0], c[1]
+		var heard atomic.Int64
+		frame := func() int64 {
+			before := heard.Load()
+			t.must("a frame that comes slowly", waitAll(
+				t.start(func() error { return send(from, 1, part*count) }),
+				t.start(func() error { return receive(to, 1, part*count) }),
+			))
+			return heard.Load() - before
+		}
+		to.OnPart(func() { heard.Add(1) })
+		if n := frame(); n < count/2 {
+			t.Errorf("OnPart was told %d times of a frame in %d parts", n, count)
+		}
+		to.OnPart(nil)
+		if n := frame(); n > 0 {
+			t.Errorf("after OnPart(nil): told %d times of a frame", n)
+		}
 	}
 }

@@ -92,6 +92,7 @@ var cases = []struct {
 	{"IdleTakenBack", idleTakenBack},
 	{"IdleBesideDeadline", idleBesideDeadline},
 	{"IdleWhileBytesCome", idleWhileBytesCome},
+	{"Parts", parts},
 
 	{"CloseWakes", closeWakes},
 	{"CloseTwice", closeTwice},

@@ -26,6 +26,8 @@ type conn struct {
 
 	reading  sync.Mutex    // held by who reads: ReadFrame, or Shutdown if nobody else does
 	calls    atomic.Uint64 // of ReadFrame
+	fills    int           // Reads of the line that gave something in this call of ReadFrame. Guarded by reading
+	onPart   atomic.Pointer[func()]
 	readErr  error         // why nothing more can be read. Guarded by reading until readOver is closed
 	readOver chan struct{} // closed when readErr is set
 
@@ -49,6 +51,7 @@ func newConn(ws *gorilla.Conn, sock *socket, info transport.Info) *conn {
 	c.limit.Store(transport.DefaultReadLimit)
 	ws.SetPingHandler(c.pong)
 	sock.conn = c
+	sock.line.filled = c.filled
 	return c
 }
 
@@ -74,6 +77,7 @@ func (c *conn) ReadFrame(buf []byte) ([]byte, error) {
 	case c.readErr != nil:
 		return nil, c.readErr
 	}
+	c.fills = 0
 	buf, err := c.read(buf[:0])
 	if err != nil {
 		return nil, c.endRead(err)
@@ -135,6 +139,26 @@ func (c *conn) SetWriteDeadline(t time.Time) error { return c.usable(c.sock.setU
 // SetReadIdle implements transport.Conn. With a Handler in a server that has TLS, a record of TLS
 // counts when it is complete: 16 KiB at most.
 func (c *conn) SetReadIdle(d time.Duration) error { return c.usable(c.sock.line.setReadIdle(d)) }
+
+// OnPart implements transport.Conn. With a Handler in a server that has TLS, a record of TLS is the
+// smallest part: 16 KiB at most.
+func (c *conn) OnPart(f func()) {
+	if f == nil {
+		c.onPart.Store(nil)
+		return
+	}
+	c.onPart.Store(&f)
+}
+
+// filled is called when a Read of the line has given something.
+func (c *conn) filled() {
+	if c.fills++; c.fills == 1 {
+		return
+	}
+	if f := c.onPart.Load(); f != nil {
+		(*f)()
+	}
+}
 
 // hint tells the other side why the connection ends, if that is possible at once.
 func (c *conn) hint(code int, why string) {
@@ -235,6 +259,7 @@ func (c *conn) discard() error {
 	_ = c.sock.SetReadDeadline(time.Time{})
 	_ = c.sock.line.setReadIdle(0)
 	c.SetReadLimit(math.MaxInt64)
+	c.OnPart(nil)
 	c.applyLimit()
 	for {
 		if _, _, err := c.ws.NextReader(); err != nil {

@@ -16,6 +16,7 @@ import (
 // but with one that finds it nearer than half the idle time. When it comes, Read goes on if it may.
 type line struct {
 	net.Conn
+	filled func() // called after a Read that gave something. Set when the handshake is over
 
 	mu    sync.Mutex    // guards all below
 	until time.Time     // when Read ends; zero: never
@@ -30,6 +31,9 @@ func (l *line) Read(p []byte) (int, error) {
 	l.begin()
 	for {
 		n, err := l.Conn.Read(p)
+		if n > 0 && l.filled != nil {
+			l.filled()
+		}
 		if err == nil || n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !l.goesOn() {
 			return n, err
 		}
