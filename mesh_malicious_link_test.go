@@ -14,8 +14,8 @@ import (
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/internal/mesh/handshake"
 	"github.com/gravbus/gravbus/internal/wire"
-	"github.com/gravbus/gravbus/transport/memory"
 	"github.com/gravbus/gravbus/transport"
+	"github.com/gravbus/gravbus/transport/memory"
 	"github.com/gravbus/gravbus/transport/websocket"
 )
 

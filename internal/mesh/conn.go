@@ -37,14 +37,21 @@ type conn[T any] struct {
 	writer   uintptr // the goroutine that writes. Set before the pen lies there first
 	writeErr error   // of a sender that had the pen: the writer ends for it
 
+	ponged atomic.Uint64 // the token of the last pong. Set by the reader
+
 	// Owned by the writer.
 	send    uint64 // number of the next item to send on this connection
+	written uint64 // what the packets that were written count
+	taken   uint64 // of written, what the peer has read for sure
+	before  uint64 // written when the last ping was said
+	token   uint64 // of that ping
+	ask     bool   // say one with the next packet
 	batch   wire.BatchWriter
 	buf     []byte
 	scratch []outItem[T]
 	msg     wire.Message
 	rare    wire.Rare
-	pinged  time.Time
+	pinged  time.Time // when the last ping was said
 
 	loan loan // of the goroutine that reads
 

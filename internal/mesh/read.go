@@ -113,6 +113,7 @@ func (c *conn[T]) readControl(kind wire.Kind, body []byte) error {
 		if err != nil {
 			return err
 		}
+		c.ponged.Store(token)
 		if rtt := l.node.sinceStart() - time.Duration(token); rtt >= 0 && rtt < time.Hour {
 			l.count.rtt.Store(int64(rtt))
 		}

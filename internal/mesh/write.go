@@ -23,10 +23,9 @@ func (c *conn[T]) write() error {
 	for {         // the first packet has a ping: so the round trip is known early
 		c.buf = c.buf[:0]
 		now := time.Now()
-		if now.Sub(c.pinged) >= every {
-			c.pinged = now
+		if c.ask || now.Sub(c.pinged) >= every {
 			armed = false
-			c.buf = wire.AppendPing(c.buf, uint64(n.sinceStart()))
+			c.appendPing(now)
 		}
 		c.appendControl()
 		c.appendStream(packetSize)
@@ -45,7 +44,11 @@ func (c *conn[T]) write() error {
 			case <-c.stop:
 				stop = true
 			}
-			<-c.pen
+			select {
+			case <-c.pen:
+			default:
+				c.wantPen()
+			}
 			switch {
 			case c.writeErr != nil:
 				return c.writeErr
@@ -65,12 +68,30 @@ func (c *conn[T]) write() error {
 		if err := c.c.WriteFrame(c.buf); err != nil {
 			return err
 		}
-		l.count.bytesOut.Add(uint64(len(c.buf)))
+		c.wrote()
 		if cap(c.buf) > maxIdleBuffer {
 			c.buf = nil
 		}
 	}
 }
+
+// appendPing appends a ping. No two have the same token: its pong tells that the peer has read what was
+// written before it.
+func (c *conn[T]) appendPing(now time.Time) {
+	c.pinged, c.ask = now, false
+	c.token = max(uint64(c.link.node.sinceStart()), c.token+1)
+	c.before = c.written
+	c.buf = wire.AppendPing(c.buf, c.token)
+}
+
+// wrote counts a packet that has been written.
+func (c *conn[T]) wrote() {
+	c.link.count.bytesOut.Add(uint64(len(c.buf)))
+	c.written += uint64(len(c.buf)) + frameCost
+}
+
+// frameCost is what a packet counts beside its bytes, for what transports put around it.
+const frameCost = 64
 
 // trim lets go of memory that an idle link does not need.
 func (l *Link[T]) trim() {
