@@ -351,3 +351,33 @@ func TestMaliciousRepeatedAcks(t *testing.T) {
 		}
 	})
 }
+
+// TestMeshWindowOfNewStream: a peer that had given up the link, and is back, has its whole window, though
+// what it sent before still waits here; and what waits is bounded, however often it says so.
+func TestMeshWindowOfNewStream(t *testing.T) {
+	s := besiege(t)
+	s.blocked(t, "t")
+	r := newRogue(t, true).join(s.endpoint)
+	item := message("t", 0)
+	whole := func(r *rogue) {
+		for range gravbus.DefaultWindowMessages / 1024 {
+			r.items(1024, item)
+		}
+	}
+	whole(r)
+	r.ping()
+	again := func(stream uint64) *rogue {
+		next := newRogue(t, true)
+		next.hello.Node, next.hello.Name = r.hello.Node, r.hello.Name
+		next.resume.Stream = stream
+		return next.join(s.endpoint)
+	}
+	second := again(8)
+	second.items(1024, item)
+	second.ping()
+	third := again(9)
+	whole(third)
+	if bye := third.ended(); bye == nil || bye.Code != wire.CodeTooMuch {
+		t.Errorf("the third stream ends with %+v, want %v", bye, wire.CodeTooMuch)
+	}
+}

@@ -15,7 +15,10 @@ import (
 func (l *Link[T]) leave(in *Inbound[T]) error {
 	n := l.node
 	l.mu.Lock()
-	if len(l.inbox) > 0 && (l.inCost+in.cost > n.cfg.WindowCost+wire.Cost(n.cfg.MaxMessage) || l.inCount >= n.cfg.WindowCount) {
+	if in.Stream != l.before.stream {
+		l.before = former{in.Stream, l.inCount, l.inCost}
+	}
+	if len(l.inbox) > 0 && l.overLocked(in.cost) {
 		l.mu.Unlock()
 		return cut(wire.CodeTooMuch, "more than the window of %d items and %d bytes is under way", n.cfg.WindowCount, n.cfg.WindowCost)
 	}
@@ -32,6 +35,18 @@ func (l *Link[T]) leave(in *Inbound[T]) error {
 		return ErrClosed
 	}
 	return nil
+}
+
+// former is what is in the inbox of streams before this one. The peer has given it up, and so may use
+// all of its window again.
+type former struct{ stream, count, cost uint64 }
+
+// overLocked reports whether the peer has more under way than its window. What is left of streams
+// before this one may be as much again.
+func (l *Link[T]) overLocked(cost uint64) bool {
+	most, mostCost := l.node.cfg.WindowCount, l.node.cfg.WindowCost+wire.Cost(l.node.cfg.MaxMessage)
+	return l.inCount-l.before.count >= most || l.inCost-l.before.cost+cost > mostCost ||
+		l.inCount >= 2*most || l.inCost+cost > 2*mostCost
 }
 
 // empty delivers what is in the inbox, waiting for room where it has to.
@@ -56,6 +71,10 @@ func (l *Link[T]) empty() {
 				in := &items[noted]
 				l.inCost -= in.cost
 				l.inCount--
+				if in.Stream != l.before.stream {
+					l.before.cost -= in.cost
+					l.before.count--
+				}
 				if in.Stream == l.inStream {
 					l.deliveredLocked(in.seq, in.cost)
 				}

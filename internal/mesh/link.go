@@ -98,6 +98,7 @@ type Link[T any] struct {
 	spare     [][]Inbound[T] // empty ones, kept for their memory
 	inCount   uint64         // items in inbox or being delivered from there
 	inCost    uint64         // their cost
+	before    former         // what of them is of streams that are over
 	ackSaid   uint64         // what the peer was told last of delivered
 	ackCost   uint64         // of what was delivered since
 	ackArmed  bool           // ackTimer is running
