@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gravbus/gravbus"
+	"github.com/gravbus/gravbus/discovery/static"
 	"github.com/gravbus/gravbus/transport/memory"
 	"github.com/sirupsen/logrus"
 )
@@ -536,6 +537,35 @@ func TestMeshReplayPodsThatChange(t *testing.T) {
 		} {
 			if got := numbers(t, c.r.all()); !slices.Equal(got, c.want) {
 				t.Errorf("%s: got %v, want %v", name, got, c.want)
+			}
+		}
+	})
+}
+
+// More pods may ask for a replay than a peer lets wait: they are asked for one after the other.
+func TestMeshReplayOfManyPods(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		const pods, messages = 1500, 20
+		b := n.node("b", "")
+		p := b.Connect()
+		for i := range messages {
+			p.Send(nth("past", 0, i))
+		}
+		a := n.lone("a", gravbus.UseDiscovery(static.New("b")))
+		var got arrivals
+		got.expect(pods * messages)
+		for range pods {
+			must(t, a.Connect(gravbus.Replay()).OnType("past", got.one))
+		}
+		must(t, a.Start(t.Context()))
+		meshUp(t, a, b)
+		time.Sleep(time.Minute)
+		if n := got.n.Load(); n != pods*messages {
+			t.Errorf("%d messages have come, want %d", n, pods*messages)
+		}
+		for _, bus := range []*gravbus.Bus{a, b} {
+			if s := bus.Stats().Peers[0]; s.Cuts != 0 {
+				t.Errorf("%d cuts", s.Cuts)
 			}
 		}
 	})

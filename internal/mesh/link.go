@@ -123,6 +123,7 @@ type control struct {
 	dirty      map[string]wire.Entry // interests that have changed
 	asks       []wire.Replay         // requests that the peer has not answered; all are repeated on a new connection
 	asked      int                   // asks[:asked] were sent on this connection
+	askedSize  int                   // what they count, unless asked is 0
 	peers      []wire.Peer
 	withdraw   bool
 	bye        bool          // say that nothing more comes, when all is acknowledged

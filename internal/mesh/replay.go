@@ -26,11 +26,41 @@ func (l *Link[T]) answered(id uint64) {
 	defer l.mu.Unlock()
 	k := &l.control
 	if i := slices.IndexFunc(k.asks, func(r wire.Replay) bool { return r.ID == id }); i >= 0 {
-		k.asks = slices.Delete(k.asks, i, i+1)
 		if i < k.asked {
 			k.asked--
+			k.askedSize -= askSize(&k.asks[i])
+			l.signal() // there may be more to ask
 		}
+		k.asks = slices.Delete(k.asks, i, i+1)
 	}
+}
+
+// mayAsk reports whether the next request may be sent: one that waits, if the peer is sure to take it.
+func (k *control) mayAsk() bool {
+	if k.asked == 0 {
+		return len(k.asks) > 0
+	}
+	return k.asked < min(len(k.asks), maxAsked) && k.askedSize+askSize(&k.asks[k.asked]) <= MaxInterestSize/2
+}
+
+// nextAsk returns the next request, which is about to be sent.
+func (k *control) nextAsk() *wire.Replay {
+	ask := &k.asks[k.asked]
+	if k.asked == 0 {
+		k.askedSize = 0
+	}
+	k.askedSize += askSize(ask)
+	k.asked++
+	return ask
+}
+
+// maxAsked is how many requests are sent before the first of them is answered. It leaves room to what
+// the peer bounds them by, MaxReplays.
+const maxAsked = MaxReplays / 2
+
+// askSize is what a request counts.
+func askSize(r *wire.Replay) int {
+	return entrySize(&wire.Entry{Allow: r.Allow, Deny: r.Deny}) + entrySize(&wire.Entry{Allow: r.Types}) + len(r.After)
 }
 
 // replayAsked takes a request of the peer. The writer answers it.
@@ -40,11 +70,11 @@ func (l *Link[T]) replayAsked(r *wire.Replay) error {
 	if r.ID <= l.replayed {
 		return nil // asked again after a cut: the answer is in the stream
 	}
-	size := entrySize(&wire.Entry{Allow: r.Allow, Deny: r.Deny}) + entrySize(&wire.Entry{Allow: r.Types}) + len(r.After)
-	l.control.replaySize += size
-	if len(l.control.replays) >= MaxReplays || l.control.replaySize > MaxInterestSize {
+	size := askSize(r)
+	if len(l.control.replays) >= MaxReplays || l.control.replaySize+size > MaxInterestSize {
 		return cut(wire.CodeTooMuch, "more than %d replays, or than %d bytes of patterns in them, wait to be answered", MaxReplays, MaxInterestSize)
 	}
+	l.control.replaySize += size
 	l.replayed = r.ID
 	l.control.replays = append(l.control.replays, *r)
 	l.signal()

@@ -122,5 +122,5 @@ func (c *conn[T]) wantPen() {
 
 // simple reports whether there is nothing to say but an acknowledgement and answers to pings.
 func (k *control) simple() bool {
-	return k.full == nil && len(k.dirty)+len(k.peers)+len(k.replays) == 0 && k.asked == len(k.asks) && !k.withdraw && !k.bye
+	return k.full == nil && len(k.dirty)+len(k.peers)+len(k.replays) == 0 && !k.mayAsk() && !k.withdraw && !k.bye
 }

@@ -122,8 +122,8 @@ func (c *conn[T]) appendControl() {
 	}
 	k.pongs = k.pongs[:0]
 	c.appendInterest()
-	for ; k.full == nil && len(k.dirty) == 0 && k.asked < len(k.asks) && len(c.buf) < packetSize/2; k.asked++ {
-		c.buf = wire.AppendReplay(c.buf, &k.asks[k.asked])
+	for k.full == nil && len(k.dirty) == 0 && k.mayAsk() && len(c.buf) < packetSize/2 {
+		c.buf = wire.AppendReplay(c.buf, k.nextAsk())
 	}
 	if len(k.peers) > 0 && len(c.buf) < packetSize/2 {
 		some := k.peers[:min(len(k.peers), 32)]
@@ -384,8 +384,9 @@ func (c *conn[T]) fetch() {
 	if len(l.answers)+len(l.aside) == 0 && len(l.control.replays) > 0 {
 		first := l.control.replays[0]
 		ask = &first
+		l.control.replaySize -= askSize(ask)
 		if l.control.replays = l.control.replays[1:]; len(l.control.replays) == 0 {
-			l.control.replays, l.control.replaySize = nil, 0
+			l.control.replays = nil
 		}
 	}
 	reader := l.reader
