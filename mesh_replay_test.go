@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -569,6 +570,37 @@ func TestMeshReplayOfManyPods(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A message of a long replay takes as much memory on its way as one of a short replay.
+func TestMeshReplayIsLinear(t *testing.T) {
+	each := func(count int) (bytes uint64) {
+		meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+			a, b := n.node("a", "", gravbus.UseReplay(count)), n.node("b", "a")
+			meshUp(t, a, b)
+			p := a.Connect()
+			for range count {
+				p.Send(gravbus.NewMsg("past", make([]byte, 100)))
+			}
+			var got arrivals
+			got.expect(count)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			must(t, b.Connect(gravbus.Replay(), gravbus.Mailbox(count)).OnType("past", got.one))
+			time.Sleep(time.Minute)
+			runtime.ReadMemStats(&after)
+			if n := got.n.Load(); n != int64(count) {
+				t.Fatalf("%d messages have come, want %d", n, count)
+			}
+			bytes = (after.TotalAlloc - before.TotalAlloc) / uint64(count)
+		})
+		return bytes
+	}
+	if short, long := each(5_000), each(40_000); long > short*3/2 {
+		t.Errorf("a message takes %d bytes in a replay of 5000, and %d in one of 40000", short, long)
+	} else {
+		t.Logf("%d and %d bytes", short, long)
+	}
 }
 
 // The same over real sockets, with senders running.

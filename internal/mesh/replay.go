@@ -117,9 +117,11 @@ func (l *Link[T]) sendAnswer() {
 	a := l.answers[0]
 	l.answers[0] = replayAnswer[T]{}
 	l.answers = l.answers[1:]
+	x := &extra{replay: a.ask.ID} // of all of them: nobody changes it
+	l.inject = slices.Grow(l.inject, len(a.items)+1)
 	for _, v := range a.items {
 		cost, _ := l.node.host.Cost(v)
-		l.inject = append(l.inject, outItem[T]{val: v, cost: cost, extra: &extra{replay: a.ask.ID}})
+		l.inject = append(l.inject, outItem[T]{val: v, cost: cost, extra: x})
 	}
 	l.inject = append(l.inject, outItem[T]{cost: wire.Cost(0), extra: &extra{tag: wire.TagReplayEnd, id: a.ask.ID}})
 	size := entrySize(&wire.Entry{Allow: a.ask.Allow, Deny: a.ask.Deny}) + entrySize(&wire.Entry{Allow: a.ask.Types})

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"math"
 	"time"
 
 	"github.com/gravbus/gravbus/internal/gid"
@@ -201,7 +202,10 @@ func (c *conn[T]) appendStream(limit int) {
 	if limit < packetSize { // nothing larger goes in such a packet
 		room.any, room.cost = false, min(room.cost, uint64(limit))
 	}
-	open := c.send < next && c.appendAgain(limit)
+	open := c.send < next
+	if open {
+		c.appendAgain(limit)
+	}
 	if c.send == next {
 		open = c.appendNew(limit, acked, &room, open)
 	}
@@ -213,8 +217,8 @@ func (c *conn[T]) appendStream(limit int) {
 	}
 }
 
-// appendAgain appends the items in scratch, and reports whether it has begun a batch.
-func (c *conn[T]) appendAgain(limit int) bool {
+// appendAgain begins a batch with the items in scratch.
+func (c *conn[T]) appendAgain(limit int) {
 	c.buf = c.batch.Begin(c.buf, c.send)
 	for i := range c.scratch {
 		it := &c.scratch[i]
@@ -229,7 +233,6 @@ func (c *conn[T]) appendAgain(limit int) bool {
 	}
 	clear(c.scratch)
 	c.scratch = c.scratch[:0]
-	return true
 }
 
 // instead makes of an item that cannot be sent what the peer is told of it.
@@ -251,11 +254,11 @@ func (c *conn[T]) appendNew(limit int, acked uint64, room *room, open bool) bool
 			l.mu.Unlock()
 		}
 		it := l.out.at(c.send)
-		if !c.next(room, it) {
-			break
+		free := uint64(math.MaxUint64) // one item may be of any size
+		if open {
+			free = uint64(max(limit-len(c.buf), 0))
 		}
-		if open && len(c.buf)+int(it.cost) > limit {
-			c.putBack(it)
+		if !c.next(room, free, it) {
 			break
 		}
 		if !open {
@@ -326,8 +329,9 @@ func (l *Link[T]) starve(acked uint64) {
 	}
 }
 
-// next sets it to the next new item, if there is one and the window has room for it.
-func (c *conn[T]) next(r *room, it *outItem[T]) bool {
+// next sets it to the next new item, if there is one, it costs no more than is free in the packet, and
+// the window has room for it.
+func (c *conn[T]) next(r *room, free uint64, it *outItem[T]) bool {
 	l := c.link
 	if len(l.inject) == 0 && len(l.hand) == 0 {
 		if r.count == 0 && !r.any {
@@ -339,7 +343,7 @@ func (c *conn[T]) next(r *room, it *outItem[T]) bool {
 	switch {
 	case len(l.inject) > 0:
 		first := &l.inject[0]
-		if !r.take(first.cost) {
+		if first.cost > free || !r.take(first.cost) {
 			return false
 		}
 		*it, *first = *first, outItem[T]{}
@@ -358,7 +362,7 @@ func (c *conn[T]) next(r *room, it *outItem[T]) bool {
 				cost += uint64(8 * len(x.covered))
 			}
 		}
-		if !r.take(cost) {
+		if cost > free || !r.take(cost) {
 			return false
 		}
 		it.val, it.cost, it.extra = h.Val, cost, x
@@ -367,12 +371,6 @@ func (c *conn[T]) next(r *room, it *outItem[T]) bool {
 		return true
 	}
 	return false
-}
-
-// putBack undoes next.
-func (c *conn[T]) putBack(it *outItem[T]) {
-	c.link.inject = append([]outItem[T]{*it}, c.link.inject...)
-	*it = outItem[T]{}
 }
 
 // fetch gets new items: the answer to a replay, or what the reader has.
