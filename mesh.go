@@ -297,7 +297,7 @@ func costOf(msg Message) int {
 	case *message:
 		return messageOverhead + len(m.data)
 	case *routed:
-		return m.cost
+		return costOf(m.message)
 	}
 	return messageOverhead
 }

@@ -28,7 +28,8 @@ const DefaultMaxMessageSize = 1 << 20
 // at the same time, and none may modify what Data returns.
 //
 // NewMsg and its sisters make messages; an implementation of the interface by others is carried as
-// well. Its methods must be safe for concurrent use.
+// well. Its methods must be safe for concurrent use. What goes to peers of it is read by the
+// goroutine that sends it, so a method that panics does so there.
 type Message interface {
 	// UUID identifies the message: a UUID in the usual form of 36 characters.
 	UUID() string

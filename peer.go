@@ -74,23 +74,14 @@ func (x *meshed) Cost(msg Message) (cost, gone uint64) {
 		}
 		return wire.Cost(n), 0
 	case *routed:
-		cost, _ = x.Cost(m.Message)
+		cost, _ = x.Cost(m.message)
 		for _, g := range m.groups {
 			cost += uint64(len(g) + 16)
 		}
 		return cost, 0
-	case *goneNotice:
-		return wire.Cost(0), m.pod
+	default:
+		return wire.Cost(0), msg.(*goneNotice).pod
 	}
-	name, replyTo := msg.UUID(), msg.ReplyTo()
-	n := len(msg.Data()) + len(msg.ParentID())
-	if parseUUID(name) == uuid.Nil {
-		n += len(name)
-	}
-	if parseUUID(replyTo) == uuid.Nil {
-		n += len(replyTo)
-	}
-	return wire.Cost(n), 0
 }
 
 // UUID returns the ID of a message.
@@ -102,23 +93,21 @@ func messageID(msg Message) uuid.UUID {
 	case *message:
 		return m.receipt.id
 	case *routed:
-		return messageID(m.Message)
+		return messageID(m.message)
 	}
 	return idOf(msg.UUID())
 }
 
-// Encode fills in m.
+// Encode fills in m. What lies in the lane of a peer is a message of this package's own or a routed.
 func (x *meshed) Encode(_ *mesh.Link[Message], msg Message, m *wire.Message) error {
-	if r, ok := msg.(*routed); ok {
-		msg = r.Message
+	o, plain := msg.(*message)
+	if !plain {
+		r := msg.(*routed)
+		o = r.message
 		m.Flags = r.flags
 		if r.groups != nil || r.from != 0 {
 			m.Rare = &wire.Rare{Groups: r.groups, From: r.from}
 		}
-	}
-	o, ours := msg.(*message)
-	if !ours {
-		return encodeForeign(msg, m)
 	}
 	data, err := o.encoded()
 	if err != nil {
@@ -133,24 +122,6 @@ func (x *meshed) Encode(_ *mesh.Link[Message], msg Message, m *wire.Message) err
 		return setRare(m, x.parent, x.name, x.replyTo)
 	}
 	return nil
-}
-
-// encodeForeign fills in m for a message of others' making.
-func encodeForeign(msg Message, m *wire.Message) error {
-	name, replyTo := msg.UUID(), msg.ReplyTo()
-	m.ID, m.Type, m.Data = wire.ID(idOf(name)), msg.Type(), msg.Data()
-	if m.Time = wire.NoTime; !msg.Timestamp().IsZero() {
-		m.Time = msg.Timestamp().UnixNano()
-	}
-	if id := parseUUID(replyTo); id != uuid.Nil {
-		m.ReplyTo = wire.ID(id)
-		m.Flags |= wire.FlagReplyTo
-		replyTo = ""
-	}
-	if parseUUID(name) != uuid.Nil {
-		name = ""
-	}
-	return setRare(m, msg.ParentID(), name, replyTo)
 }
 
 // setRare sets what a peer takes of texts up to a length.

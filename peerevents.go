@@ -258,7 +258,7 @@ func (x *meshed) tunnel(p *Pod, capability string, msg Message) (*Receipt, error
 	} else {
 		s.receipt = foreignReceipt(p, msg)
 	}
-	it := item{Val: msg, From: p.id}
+	it := item{Val: ownOf(msg), From: p.id}
 	groups := map[*peer][]string{}
 	for _, g := range x.groupsFor(msg.Type()) {
 		if slices.Contains(g.peers(msg.Type()), to) {

@@ -2,6 +2,7 @@ package gravbus
 
 import (
 	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -429,7 +430,7 @@ func (x *meshed) replayLost(from *peer) {
 }
 
 // Replay answers a peer's request: what pods of this node have sent, as far as the buffer goes.
-func (x *meshed) Replay(_ *mesh.Link[Message], r *wire.Replay) (items []Message, latest uint64, has func(uint64, Message) bool) {
+func (x *meshed) Replay(l *mesh.Link[Message], r *wire.Replay) (items []Message, latest uint64, has func(uint64, Message) bool) {
 	all, latest := x.bus.buffer.snapshot()
 	first := latest + 1 - uint64(len(all))
 	if r.After != "" {
@@ -440,15 +441,18 @@ func (x *meshed) Replay(_ *mesh.Link[Message], r *wire.Replay) (items []Message,
 	wanted := route.Interest{Allow: validPatterns(r.Allow), Deny: validPatterns(r.Deny)}
 	types := route.Interest{Allow: validPatterns(r.Types)}
 	since := time.Unix(0, r.Since)
-	fits := func(msg Message) bool {
+	fits := func(msg Message) bool { // which is this package's own
 		typ := msg.Type()
 		return wanted.Match(typ) && (len(r.Types) == 0 || types.Match(typ)) && (x.exports == nil || x.exports.Match(typ)) &&
 			(r.Since == wire.NoTime || !msg.Timestamp().Before(since))
 	}
 	var at []uint64
 	for i, s := range all {
-		if !isPeer(s.from) && fits(s.msg) {
-			items = append(items, s.msg)
+		if isPeer(s.from) {
+			continue
+		}
+		if m := x.recorded(l, s.msg); m != nil && fits(m) {
+			items = append(items, m)
 			at = append(at, first+uint64(i))
 		}
 	}
@@ -460,4 +464,21 @@ func (x *meshed) Replay(_ *mesh.Link[Message], r *wire.Replay) (items []Message,
 		begins = at[0]
 	}
 	return items, latest, func(at uint64, msg Message) bool { return at >= begins && fits(msg) }
+}
+
+// recorded returns a message of the buffer as one of this package's own. Of others' making it may be
+// one that panics: then it is nil, and counted as refused.
+func (x *meshed) recorded(l *mesh.Link[Message], msg Message) (m *message) {
+	m, ours := msg.(*message)
+	if ours {
+		return m
+	}
+	own := new(message)
+	defer func() {
+		if v := recover(); v != nil {
+			x.Unsendable(l, own, &PanicError{Value: v, Stack: debug.Stack()})
+		}
+	}()
+	own.readFrom(msg)
+	return own
 }

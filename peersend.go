@@ -15,11 +15,10 @@ import (
 // routed is a message on its way to one peer with something to say about where it goes there. It
 // is what the lane of the peer carries, and nobody else sees it.
 type routed struct {
-	Message
+	*message
 	flags  byte
 	groups []string // of whom one member gets it
 	from   uint64   // the pod that sent it, of an answer
-	cost   int
 }
 
 // remoteGroup is a group with members at peers.
@@ -153,6 +152,9 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 	if len(peers) == 0 && len(groups) == 0 && answer == nil && !s.answerAll || x.exports != nil && !x.exports.Match(typ) {
 		return nil
 	}
+	if _, ours := it.Val.(*message); !ours {
+		it = &item{Val: ownOf(it.Val), From: it.From, Seq: it.Seq}
+	}
 	if len(groups) > 0 || s.answerAll || answer != nil && len(peers) > 0 {
 		return x.sendSome(ctx, p, it, local, peers, groups, answer, s, undelivered)
 	}
@@ -165,11 +167,9 @@ func (x *meshed) send(ctx context.Context, p *Pod, it *item, local []*lane, answ
 		x.direct(&one, answer, wire.FlagSkip, nil, answer, s)
 		return x.sendTo(ctx, p, &one, answer, true, undelivered)
 	}
-	_, ours := it.Val.(*message)
-	special := !ours || s.targets != nil
 	for _, to := range peers[s.posted:] {
 		one := *it
-		if special {
+		if s.targets != nil {
 			x.direct(&one, to, 0, nil, nil, s)
 		}
 		if err := x.sendTo(ctx, p, &one, to, len(peers) == 1, undelivered); err != nil {
@@ -194,8 +194,7 @@ func (x *meshed) sendSome(ctx context.Context, p *Pod, it *item, local []*lane, 
 			chosen[to] = append(chosen[to], g.name)
 		}
 	}
-	_, ours := it.Val.(*message)
-	special := !ours || chosen != nil || answer != nil || s.targets != nil || s.answerAll
+	special := chosen != nil || answer != nil || s.targets != nil || s.answerAll
 	if s.track {
 		answers, _ := x.answers.Lookup(typ)
 		for to := range chosen {
@@ -246,9 +245,9 @@ func (x *meshed) sendSome(ctx context.Context, p *Pod, it *item, local []*lane, 
 	return nil
 }
 
-// direct gives the message what it has to say to one peer, if anything.
+// direct gives the message, which is this package's own, what it has to say to one peer, if anything.
 func (x *meshed) direct(it *item, to *peer, flags byte, chosen map[*peer][]string, answer *peer, s *sending) {
-	r := &routed{Message: it.Val, flags: flags, groups: chosen[to]}
+	r := &routed{message: it.Val.(*message), flags: flags, groups: chosen[to]}
 	if to == answer || s.answerAll {
 		r.flags |= wire.FlagAnswer
 		r.from = it.From
@@ -256,16 +255,35 @@ func (x *meshed) direct(it *item, to *peer, flags byte, chosen map[*peer][]strin
 	if s.targets != nil {
 		r.flags |= wire.FlagPoll
 	}
-	m, ours := it.Val.(*message)
-	if ours && r.flags == 0 && r.groups == nil {
-		return
+	if r.flags != 0 || r.groups != nil {
+		it.Val = r
 	}
-	if r.cost = messageOverhead; ours {
-		r.cost += len(m.data)
-	} else {
-		r.cost += len(it.Val.Data())
+}
+
+// ownOf returns msg as a message of this package's own making, to go to peers: methods of others may
+// do anything, and are called in the goroutine that sends, not where a link is written.
+func ownOf(msg Message) *message {
+	m, ours := msg.(*message)
+	if !ours {
+		m = new(message)
+		m.readFrom(msg)
 	}
-	it.Val = r
+	return m
+}
+
+// readFrom makes m, which is new, what msg is.
+func (m *message) readFrom(msg Message) {
+	m.typ = msg.Type()
+	name := msg.UUID()
+	m.receipt.id, m.data, m.nanos = idOf(name), msg.Data(), noTime
+	if at := msg.Timestamp(); !at.IsZero() {
+		m.nanos = at.UnixNano()
+	}
+	m.setReplyTo(msg.ReplyTo())
+	m.setParent(msg.ParentID())
+	if name != "" && parseUUID(name) == uuid.Nil {
+		m.extra().name = name
+	}
 }
 
 // sendTo puts a message into a peer's lane. It goes to nobody else over there if alone is set: then
