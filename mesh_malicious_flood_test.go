@@ -1,6 +1,7 @@
 package gravbus_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/gravbus/gravbus"
 	"github.com/gravbus/gravbus/internal/mesh/handshake"
 	"github.com/gravbus/gravbus/internal/wire"
@@ -307,6 +309,62 @@ func TestMaliciousPolls(t *testing.T) {
 			return w.Message(b, &wire.Message{ID: randomID(), Flags: wire.FlagPoll, Type: "poll"})
 		})
 	})
+}
+
+// TestMaliciousPollWords: what a peer says about a request of this node, again and again, does not
+// pile up while that goes on.
+func TestMaliciousPollWords(t *testing.T) {
+	words := map[string]func(request wire.ID) func(*wire.BatchWriter, []byte) []byte{
+		"gone": func(wire.ID) func(*wire.BatchWriter, []byte) []byte {
+			pod := uint64(0)
+			return func(w *wire.BatchWriter, b []byte) []byte { pod++; return w.Gone(b, pod) }
+		},
+		"targets": func(request wire.ID) func(*wire.BatchWriter, []byte) []byte {
+			all := wire.Targets{Request: request}
+			for i := range uint64(10) {
+				all.List = append(all.List, wire.Target{Pods: []uint64{i}, Names: []string{"pod"}})
+			}
+			return func(w *wire.BatchWriter, b []byte) []byte { return w.Targets(b, &all) }
+		},
+		"answers": func(request wire.ID) func(*wire.BatchWriter, []byte) []byte {
+			pod := uint64(0)
+			return func(w *wire.BatchWriter, b []byte) []byte {
+				pod++
+				return w.Message(b, &wire.Message{
+					ID: randomID(), Flags: wire.FlagReplyTo | wire.FlagAnswer | wire.FlagSkip, Type: "re", ReplyTo: request, Rare: &wire.Rare{From: pod},
+				})
+			}
+		},
+	}
+	for name, word := range words {
+		t.Run(name, func(t *testing.T) {
+			s := besiege(t, gravbus.UseReplay(0))
+			must(t, s.Connect().OnType("ask", func(gravbus.Message) error { return nil }))
+			ctx, stop := context.WithCancel(t.Context())
+			over := make(chan struct{})
+			p, ask := s.Connect(), gravbus.NewMsg("ask", nil)
+			go func() { // ends when ctx does
+				defer close(over)
+				for range p.RequestAll(ctx, ask) {
+				}
+			}()
+			r := newRogue(t, true).join(s.endpoint)
+			say := word(wire.ID(uuid.MustParse(ask.UUID())))
+			before := heapNow()
+			rounds := map[string]int{"gone": 200, "targets": 20, "answers": 100}
+			for range rounds[name] {
+				r.items(5000, say)
+				r.paced(5000)
+			}
+			r.ping()
+			if more := heapNow() - before; more > 12<<20 {
+				t.Errorf("%d KiB more are in use", more>>10)
+			}
+			stop()
+			awaitDone(t, patience, over)
+			s.undisturbed()
+		})
+	}
 }
 
 // TestMaliciousPeers: a peer that tells of thousands of nodes makes a node dial a few at a time.

@@ -223,7 +223,7 @@ func (x *meshed) Deliver(l *mesh.Link[Message], in *mesh.Inbound[Message], block
 		t := in.Extra.(wire.Targets)
 		x.bus.polls.targets(p, &t)
 	case wire.TagGone:
-		x.bus.polls.left(p.remote(in.Extra.(uint64)))
+		x.bus.polls.left(p, p.remote(in.Extra.(uint64)))
 	}
 	return true
 }

@@ -86,10 +86,22 @@ func (r *replaying) gets(items []item) []item {
 // peerOf returns the UUID of the peer that msg came from, which may have been given up since and
 // come back as another; "" if it did not come from one.
 func peerOf(from uint64, msg Message) string {
-	if m, ours := msg.(*message); ours && isPeer(from) {
-		return m.receipt.pod.Load().cfg.peer.uuid
+	if isPeer(from) {
+		if p := cameFrom(msg); p != nil {
+			return p.uuid
+		}
 	}
 	return ""
+}
+
+// cameFrom returns the peer that msg came from, nil if it was sent here.
+func cameFrom(msg Message) *peer {
+	if m, ours := msg.(*message); ours {
+		if p := m.receipt.pod.Load(); p != nil {
+			return p.cfg.peer
+		}
+	}
+	return nil
 }
 
 // has reports whether the pod gets, or got, the live message it by the replay.

@@ -332,7 +332,7 @@ func (p *Pod) disconnect(state int32) {
 	lost.lags.Add(rem.Tally.Lags)
 	b.pods.remove(p)
 	p.flush()
-	b.polls.left(p.id)
+	b.polls.left(nil, p.id)
 	b.mesh.podGone(p.id)
 }
 

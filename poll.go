@@ -19,8 +19,8 @@ type poll struct {
 	mu      sync.Mutex      // guards all below
 	missing []asked         // who has neither replied nor gone
 	asked   bool            // missing is known
-	struck  map[uint64]bool // pods of peers that replied or went before it was known that they were asked
-	told    map[*peer]bool  // peers that have said whom the request went to
+	struck  map[uint64]bool // pods of peers that replied or went before the peer has told that they were asked; at most maxStruck
+	told    map[*peer]bool  // peers that have said whom the request went to, which they do once
 	done    bool            // over is closed
 	over    chan struct{}
 }
@@ -31,6 +31,10 @@ type asked struct {
 	names []string
 	peer  *peer // where they are, nil for here. Without pods: it has not said yet who they are
 }
+
+// maxStruck bounds what peers can make a poll keep. Who has more pods that answer before it tells of
+// them is waited for in vain.
+const maxStruck = 1 << 16
 
 // polls is all polls of a bus.
 type polls struct {
@@ -53,8 +57,8 @@ func (s *polls) remove(q *poll) {
 	delete(s.open, q)
 }
 
-// left tells all polls that a pod has gone.
-func (s *polls) left(pod uint64) {
+// left tells all polls that a pod has gone. at is the peer that has it, nil for here.
+func (s *polls) left(at *peer, pod uint64) {
 	s.mu.Lock()
 	none := len(s.open) == 0
 	s.mu.Unlock()
@@ -62,7 +66,7 @@ func (s *polls) left(pod uint64) {
 		return
 	}
 	for _, q := range s.all(wire.ID{}) {
-		q.left(pod)
+		q.strike(at, pod, false)
 	}
 }
 
@@ -154,7 +158,7 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 				continue // all have answered or gone: take what is left, and end
 			}
 		}
-		q.strike(rep.from, true)
+		q.strike(cameFrom(rep.msg), rep.from, true)
 		if !yield(rep.msg, nil) {
 			return
 		}
@@ -192,6 +196,9 @@ func (q *poll) ask(targets []mailbox.Target[Message], peers []*peer) {
 func (q *poll) askedAt(p *peer, t *wire.Targets) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.told[p] {
+		return
+	}
 	if q.told == nil {
 		q.told = map[*peer]bool{}
 	}
@@ -211,14 +218,12 @@ func (q *poll) askedAt(p *peer, t *wire.Targets) {
 	}
 }
 
-// left strikes out a pod that has gone or replied. Of a group, one reply is enough, but all have to
-// be gone.
-func (q *poll) left(pod uint64) { q.strike(pod, false) }
-
-func (q *poll) strike(pod uint64, replied bool) {
+// strike strikes out a pod that has gone or replied, at a peer or, with nil, here. Of a group, one reply
+// is enough, but all have to be gone.
+func (q *poll) strike(at *peer, pod uint64, replied bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if isPeer(pod) {
+	if at != nil && !q.told[at] && len(q.struck) < maxStruck {
 		if q.struck == nil {
 			q.struck = map[uint64]bool{}
 		}
