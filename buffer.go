@@ -48,7 +48,8 @@ type paddedMutex struct {
 type BufferOption func(*Buffer)
 
 // MaxBytes bounds a buffer to n bytes, DefaultReplayBytes unless n is positive. A message counts
-// with the length of its data and 144 bytes; a typed payload (NewTyped) counts as no data.
+// with the length of its data and 144 bytes, and those of its ParentID, and of a UUID or ReplyTo that is
+// no UUID; a typed payload (NewTyped) counts as no data, a message of others' making with its data alone.
 func MaxBytes(n int) BufferOption {
 	return func(b *Buffer) {
 		if n > 0 {

@@ -133,6 +133,24 @@ func TestBufferBoundByBytes(t *testing.T) {
 	bufferWant(t, bufferNumbers(b.All()), nil)
 }
 
+// The texts that a message carries count as its data does.
+func TestBufferBoundByTexts(t *testing.T) {
+	text := strings.Repeat("x", 856)
+	answer := gravbus.NewMsg("m", nil)
+	answer.SetReplyTo(text)
+	for name, m := range map[string]gravbus.Message{
+		"parent": gravbus.NewMsgWithParentID("m", text, nil), "reply to": answer, "both": gravbus.NewMsgWithParentID("m", text[:800], make([]byte, 56)),
+	} {
+		b := gravbus.NewBuffer(1000, gravbus.MaxBytes(3000))
+		for range 5 {
+			must(t, b.Push(m))
+		}
+		if n := b.Len(); n != 3 {
+			t.Errorf("%s: there are %d messages of 1000 bytes", name, n)
+		}
+	}
+}
+
 func TestBufferBoundByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := gravbus.NewBuffer(100, gravbus.MaxAge(10*time.Second))

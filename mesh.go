@@ -295,9 +295,9 @@ func wireID(id uuid.UUID) wire.ID { return wire.ID(id) }
 func costOf(msg Message) int {
 	switch m := msg.(type) {
 	case *message:
-		return messageOverhead + len(m.data)
+		return m.size()
 	case *routed:
-		return costOf(m.message)
+		return m.size()
 	}
 	return messageOverhead
 }

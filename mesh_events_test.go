@@ -443,6 +443,32 @@ type posingListener struct {
 
 func (l posingListener) Endpoints() []string { return []string{l.endpoint} }
 
+// What waits for a peer counts with the texts that it carries, whoever made it and however it goes.
+func TestMeshBoundsCountTexts(t *testing.T) {
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a, b := n.pair(gravbus.UseLinkOverflow(gravbus.DropOldest), gravbus.UseInterests("t"))
+		meshListener(t, b, "t")
+		meshListener(t, b, "t.group", gravbus.InGroup("g"))
+		meshWanted(t, a, "t", 1)
+		meshWanted(t, a, "t.group", 1)
+		n.Cut("a", "b")
+		n.Partition([]string{"a"}, []string{"b"})
+		synctest.Wait()
+		p, text, want := a.Connect(), strings.Repeat("x", 1000), 0
+		for _, m := range []gravbus.Message{
+			gravbus.NewMsgWithParentID("t", text, make([]byte, 56)),
+			gravbus.NewMsgWithParentID("t.group", text, make([]byte, 56)),
+			&foreignMsg{id: text[:500], typ: "t", parent: text[:300], replyTo: text[:200], data: make([]byte, 56)},
+		} {
+			p.Send(m)
+			if want += 1200; meshPeerOf(t, a, "b").DepthCost != want {
+				t.Errorf("%s: %d bytes wait, want %d", m.Type(), meshPeerOf(t, a, "b").DepthCost, want)
+			}
+		}
+		n.Heal()
+	})
+}
+
 // A peer that takes nothing is told of once, and what had to give way is exactly what is missing.
 func TestMeshEventsOfASlowPeer(t *testing.T) {
 	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {

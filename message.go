@@ -409,10 +409,22 @@ const messageOverhead = 144
 // sizeOf is what msg counts in the Buffer. A typed payload does not count.
 func sizeOf(msg Message) int {
 	if m, ok := msg.(*message); ok {
-		return messageOverhead + len(m.data)
+		return m.size()
 	}
 	return messageOverhead + len(msg.Data())
 }
+
+// size is what the message counts while it waits. It does not change once it is sent.
+func (m *message) size() int {
+	n := messageOverhead + len(m.data)
+	if m.more != nil {
+		n += m.more.texts()
+	}
+	return n
+}
+
+// texts is how many bytes of text a message carries beside its data and its type.
+func (x *more) texts() int { return len(x.parent) + len(x.name) + len(x.replyTo) }
 
 // isNil reports whether msg is nil or a nil pointer.
 func isNil(msg Message) bool {

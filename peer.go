@@ -70,7 +70,7 @@ func (x *meshed) Cost(msg Message) (cost, gone uint64) {
 		data, _ := m.encoded()
 		n := len(data)
 		if x := m.more; x != nil {
-			n += len(x.parent) + len(x.name) + len(x.replyTo)
+			n += x.texts()
 		}
 		return wire.Cost(n), 0
 	case *routed:

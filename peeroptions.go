@@ -210,9 +210,9 @@ func UseImport(patterns ...string) Option {
 }
 
 // UseLinkBounds bounds what waits to be sent to each peer, DefaultLinkMessages and DefaultLinkBytes
-// unless positive. A message counts with the length of its data and 144 bytes. When either is
-// reached, what UseLinkOverflow says happens. What is under way and not acknowledged is bounded by
-// the peer's window beside that.
+// unless positive. A message counts as MaxBytes of a Buffer says. When either is reached, what
+// UseLinkOverflow says happens. What is under way and not acknowledged is bounded by the peer's
+// window beside that.
 func UseLinkBounds(messages, bytes int) Option {
 	return func(c *busConfig) {
 		q := &c.mesh.queue
