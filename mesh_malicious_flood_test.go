@@ -97,6 +97,43 @@ func TestMaliciousInterest(t *testing.T) {
 			})
 		})
 	})
+	// Each counts what it takes: the bound of 64 MiB is one of memory.
+	tokens := func(i, n int) string {
+		all := make([]string, n)
+		for j := range all {
+			all[j] = fmt.Sprintf("%x", i*131+j)
+		}
+		return strings.Join(all, ".") + ".>"
+	}
+	for name, entry := range map[string]func(i int) wire.Entry{
+		"many tokens": func(i int) wire.Entry { return wire.Entry{Allow: []string{tokens(i, 30)}} },
+		"many short tokens": func(i int) wire.Entry {
+			return wire.Entry{Allow: []string{fmt.Sprint(i, strings.Repeat(".a", 110), ".>")}}
+		},
+		"many stars":      func(i int) wire.Entry { return wire.Entry{Allow: []string{fmt.Sprint(i, strings.Repeat(".*", 110))}} },
+		"stars and names": func(i int) wire.Entry { return wire.Entry{Allow: []string{fmt.Sprint(i, strings.Repeat(".*.a", 50))}} },
+		"long":            func(i int) wire.Entry { return wire.Entry{Allow: []string{fmt.Sprintf("%0255d", i)}} },
+		"many patterns": func(i int) wire.Entry {
+			var e wire.Entry
+			for j := range 64 {
+				e.Allow = append(e.Allow, tokens(i*64+j, 2), fmt.Sprint("p.", i, j))
+			}
+			return e
+		},
+		"denied": func(i int) wire.Entry {
+			e := wire.Entry{Allow: []string{">"}}
+			for j := range 64 {
+				e.Deny = append(e.Deny, fmt.Sprintf("%0240d", i*64+j))
+			}
+			return e
+		},
+		"groups": func(i int) wire.Entry { return wire.Entry{Group: fmt.Sprint("g", i), Allow: []string{"friends.of.*"}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n = 0
+			flood(t, s, handshake.ErrTooMuch, 96<<20, func(r *rogue) bool { return send(r, 10, false, entry) })
+		})
+	}
 	t.Run("never done", func(t *testing.T) {
 		flood(t, s, handshake.ErrTooMuch, 160<<20, func(r *rogue) bool {
 			if n%1000 == 0 {

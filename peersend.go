@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/gravbus/gravbus/internal/mailbox"
@@ -25,10 +26,17 @@ type routed struct {
 type remoteGroup struct {
 	name   string
 	routes route.Table[*peer]
-	uses   int // entries of peers
+	uses   []groupUse              // guarded by meshed.mu
+	only   atomic.Pointer[[]*peer] // the peer, if all members are at one: routes need not be asked
 
 	mu   sync.Mutex // guards turn
 	turn int
+}
+
+// groupUse is how many entries of a peer a group has.
+type groupUse struct {
+	peer    *peer
+	entries int
 }
 
 // groupRoutes finds groups by type.
@@ -42,7 +50,11 @@ func (x *meshed) groupsFor(typ string) []*remoteGroup {
 	return groups
 }
 
+// peers returns the peers with members that want the type, which is one that the group wants.
 func (g *remoteGroup) peers(typ string) []*peer {
+	if only := g.only.Load(); only != nil {
+		return *only
+	}
 	peers, _ := g.routes.Lookup(typ)
 	return peers
 }
@@ -411,13 +423,30 @@ func (x *meshed) addEntry(p *peer, e *wire.Entry, by int) {
 		g = &remoteGroup{name: e.Group}
 		x.groups[e.Group] = g
 	}
-	if g.uses += by; g.uses == 0 {
+	if g.use(p, by); len(g.uses) == 0 {
 		delete(x.groups, e.Group)
 	}
 	x.mu.Unlock()
 	change(&g.routes, p, interest, by)
 	change(&x.groupRoutes, g, interest, by)
 	x.grouped.Add(int32(by))
+}
+
+// use counts an entry of a peer. The caller holds meshed.mu.
+func (g *remoteGroup) use(p *peer, by int) {
+	i := slices.IndexFunc(g.uses, func(u groupUse) bool { return u.peer == p })
+	if i < 0 {
+		i = len(g.uses)
+		g.uses = append(g.uses, groupUse{peer: p})
+	}
+	if g.uses[i].entries += by; g.uses[i].entries == 0 {
+		g.uses = slices.Delete(g.uses, i, i+1)
+	}
+	if len(g.uses) == 1 {
+		g.only.Store(&[]*peer{g.uses[0].peer})
+	} else {
+		g.only.Store(nil)
+	}
 }
 
 func change[S comparable](t *route.Table[S], sink S, i route.Interest, by int) {

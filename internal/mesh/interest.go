@@ -15,6 +15,9 @@ const (
 	maxPatterns  = 64 // in one entry
 )
 
+// MaxInterestCost bounds what the interest of one peer may count, see entryCost.
+const MaxInterestCost = 64 << 20
+
 // interests is what this node wants of others.
 //
 // Invariant: every link that is connected has been told all of it, or will be: under mu it is
@@ -148,7 +151,7 @@ func entryKey(e *wire.Entry) string {
 	return b.String()
 }
 
-// entrySize is what an entry counts, about as much as it takes in a frame and in memory.
+// entrySize is about as much as an entry takes in a frame.
 func entrySize(e *wire.Entry) int {
 	n := 64 + len(e.Group)
 	for _, p := range e.Allow {
@@ -156,6 +159,40 @@ func entrySize(e *wire.Entry) int {
 	}
 	for _, p := range e.Deny {
 		n += len(p) + 16
+	}
+	return n
+}
+
+// entryCost is what an entry of a peer counts: as much as it takes in memory, or a little more. An
+// entry is kept here and in two route tables, which for a pattern with a wildcard have a branch with a
+// map for each token; a group has a table of its own.
+func entryCost(e *wire.Entry) int {
+	n := 256
+	if e.Group != "" {
+		n += 1000 + 4*len(e.Group)
+	}
+	for _, p := range e.Allow {
+		n += 400 + 4*len(p) + wildCost(p)
+	}
+	for _, p := range e.Deny {
+		n += 64 + 4*len(p)
+	}
+	return n
+}
+
+// wildCost is what the tokens of a pattern count: nothing if it has no wildcard.
+func wildCost(pattern string) (n int) {
+	wild := false
+	for token := range strings.SplitSeq(pattern, ".") {
+		if token == "*" || token == ">" {
+			wild = true
+			n += 100
+		} else {
+			n += 600
+		}
+	}
+	if !wild {
+		return 0
 	}
 	return n
 }
@@ -185,22 +222,22 @@ func (l *Link[T]) interested(f *wire.Interest) error {
 		switch {
 		case e.Remove && known:
 			delete(*into, key)
-			*size -= entrySize(&old)
+			*size -= entryCost(&old)
 			remove = append(remove, old)
 		case e.Remove || known && old.Observer == e.Observer:
 		default:
 			(*into)[key] = e
 			if !known {
-				*size += entrySize(&e)
+				*size += entryCost(&e)
 			} else {
 				remove = append(remove, old)
 			}
 			add = append(add, e)
 		}
 	}
-	if len(*into) > MaxInterests || *size > MaxInterestSize {
+	if len(*into) > MaxInterests || *size > MaxInterestCost {
 		l.mu.Unlock()
-		return cut(wire.CodeTooMuch, "more than %d interests, or than %d bytes of patterns", MaxInterests, MaxInterestSize)
+		return cut(wire.CodeTooMuch, "more than %d interests, or they count more than %d", MaxInterests, MaxInterestCost)
 	}
 	up := false
 	if l.sync != nil {
