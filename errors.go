@@ -42,7 +42,8 @@ var (
 	ErrNilHandler = errors.New("gravbus: nil handler")
 
 	// ErrMessageTooLarge is returned for a message with more data than the bus (UseMaxMessageSize)
-	// or MsgFromRequest allows. Split it, or raise the limit.
+	// or MsgFromRequest allows; in a *PeerError of Request, than any node takes that could answer.
+	// Split it, or raise the limit.
 	ErrMessageTooLarge = errors.New("gravbus: message too large")
 
 	// ErrReservedType is returned when a message of a type gravbus.… is sent. Those are the bus's

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -384,6 +385,58 @@ func TestMeshRequestResponderIsLost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A request that is too large for all who could answer fails at once; others do not.
+func TestMeshRequestTooLarge(t *testing.T) {
+	meshBubble(t, memory.Config{Latency: 10 * time.Millisecond}, func(t *testing.T, n meshNet) {
+		a, b, c := n.node("a", ""), n.node("b", "a"), n.node("c", "a", gravbus.UseMaxMessageSize(4<<20))
+		meshUp(t, a, b, c)
+		meshReplier(t, b, "ask.b", "b")
+		meshReplier(t, b, "ask.group", "group", gravbus.InGroup("g"))
+		meshReplier(t, b, "ask.both", "b")
+		meshReplier(t, c, "ask.both", "c")
+		meshReplier(t, b, "ask.here", "b")
+		meshReplier(t, a, "ask.here", "a")
+		meshListener(t, b, "ask.silent")
+		meshListener(t, c, "ask.silent")
+		time.Sleep(time.Second)
+		p, most := a.Connect(), gravbus.DefaultMaxMessageSize
+		for _, c := range []struct {
+			typ, want string
+			size      int
+		}{
+			{"ask.b", "b", most},
+			{"ask.b", "", most + 1},
+			{"ask.group", "group", most},
+			{"ask.group", "", most + 1},
+			{"ask.both", "c", most + 1},
+			{"ask.both", "", 4<<20 + 1},
+			{"ask.here", "a", most + 1},
+		} {
+			began := time.Now()
+			reply, err := p.Request(meshCtx(t, time.Minute), gravbus.NewMsg(c.typ, make([]byte, c.size)))
+			var pe *gravbus.PeerError
+			switch {
+			case c.want != "":
+				if err != nil || string(reply.Data()) != c.want {
+					t.Errorf("%s of %d: %v, %v", c.typ, c.size, reply, err)
+				}
+			case !errors.Is(err, gravbus.ErrMessageTooLarge) || !errors.As(err, &pe) || pe.Op != "request" || pe.Peer == "" || time.Since(began) != 0:
+				t.Errorf("%s of %d: %v after %v", c.typ, c.size, err, time.Since(began))
+			}
+		}
+		for _, m := range []gravbus.Message{gravbus.NewTyped("ask.b", math.NaN()), gravbus.NewMsgWithParentID("ask.b", strings.Repeat("x", 64<<10+1), nil)} {
+			if _, err := p.Request(meshCtx(t, time.Minute), m); err == nil || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("what cannot be sent to a peer: %v", err)
+			}
+		}
+		// Of those who can be sent it, all have gone.
+		time.AfterFunc(time.Second, func() { c.Close() })
+		if _, err := p.Request(meshCtx(t, time.Minute), gravbus.NewMsg("ask.silent", make([]byte, most+1))); !errors.Is(err, gravbus.ErrPeerLost) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // With another one left who can answer, the request goes on.

@@ -21,7 +21,8 @@ import (
 // MsgTypeDefault is the type of a message made with an empty type.
 const MsgTypeDefault = "grav.default"
 
-// DefaultMaxMessageSize is how many bytes of data a message from a request may have: 1 MiB.
+// DefaultMaxMessageSize is how many bytes of data a message from an HTTP request may have
+// (MsgFromRequest), and one from a peer unless UseMaxMessageSize says otherwise: 1 MiB.
 const DefaultMaxMessageSize = 1 << 20
 
 // A Message is what travels on a bus. Once sent it does not change: any number of pods may read it

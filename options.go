@@ -52,6 +52,10 @@ func UseReplay(n int, bounds ...BufferOption) Option {
 // UseMaxMessageSize makes the bus refuse messages with more than n bytes of data with
 // ErrMessageTooLarge; n of zero or less, the default, means any size. With a limit typed payloads
 // are encoded when they are sent, to know their size.
+//
+// It is also what the node takes from its peers, and tells them: by default that is
+// DefaultMaxMessageSize. A message that is larger than a peer takes goes to everybody else, and is told by
+// EventRefused.
 func UseMaxMessageSize(n int) Option {
 	return func(c *busConfig) { c.maxSize = max(n, 0) }
 }

@@ -37,6 +37,7 @@ type peer struct {
 	watch  []*lossWatch    // requests that only this peer, or others like it, can answer
 	lost   bool
 	wasUp  bool
+	most   uint64    // bytes of data that a message to it may have, once it was needed
 	downAt time.Time // when its lost connection was last logged
 }
 
@@ -100,6 +101,10 @@ func messageID(msg Message) uuid.UUID {
 
 // Encode fills in m. What lies in the lane of a peer is a message of this package's own or a routed.
 func (x *meshed) Encode(_ *mesh.Link[Message], msg Message, m *wire.Message) error {
+	return encode(msg, m)
+}
+
+func encode(msg Message, m *wire.Message) error {
 	o, plain := msg.(*message)
 	if !plain {
 		r := msg.(*routed)
@@ -122,6 +127,22 @@ func (x *meshed) Encode(_ *mesh.Link[Message], msg Message, m *wire.Message) err
 		return setRare(m, x.parent, x.name, x.replyTo)
 	}
 	return nil
+}
+
+// sizeAtPeers returns how many bytes of data a message has for a peer, or why it cannot go to any.
+func sizeAtPeers(msg Message) (int, error) {
+	var m wire.Message
+	err := encode(ownOf(msg), &m)
+	return len(m.Data), err
+}
+
+// maxMessageLocked returns how many bytes of data a message to the peer may have, which does not
+// change: its UUID is that of one bus.
+func (p *peer) maxMessageLocked() uint64 {
+	if p.most == 0 {
+		p.most = p.link.Peer().MaxMessage
+	}
+	return p.most
 }
 
 // setRare sets what a peer takes of texts up to a length.

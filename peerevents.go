@@ -49,7 +49,7 @@ func (x *meshed) Lost(l *mesh.Link[Message], err error, gap mesh.Gap) {
 	p.watch = nil
 	p.mu.Unlock()
 	for _, w := range watches {
-		w.lose(p)
+		w.lose(p, ErrPeerLost)
 	}
 	x.bus.polls.lost(p)
 	if !wasUp {

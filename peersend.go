@@ -467,26 +467,33 @@ func validPatterns(patterns []string) []string {
 	return slices.DeleteFunc(slices.Clone(patterns), func(p string) bool { return !valid(p) })
 }
 
-// A lossWatch is a request that only peers can answer: it ends when all of them are lost.
+// A lossWatch is a request that only peers can answer: it ends when all of them are lost, or cannot
+// be sent the request.
 type lossWatch struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // guards all below
 	left int
 	last *peer
+	err  error // what became of the last one
 	lost chan struct{}
 }
 
-// watchLoss returns a watch over the peers. It is to be ended by unwatch.
-func watchLoss(peers []*peer) *lossWatch {
+// watchLoss returns a watch over the peers, for a request of so many bytes. It is to be ended by unwatch.
+func watchLoss(peers []*peer, size int) *lossWatch {
 	w := &lossWatch{left: len(peers), lost: make(chan struct{})}
 	for _, p := range peers {
 		p.mu.Lock()
-		gone := p.lost
-		if !gone {
+		var err error
+		switch {
+		case p.lost:
+			err = ErrPeerLost
+		case uint64(size) > p.maxMessageLocked():
+			err = ErrMessageTooLarge
+		default:
 			p.watch = append(p.watch, w)
 		}
 		p.mu.Unlock()
-		if gone {
-			w.lose(p)
+		if err != nil {
+			w.lose(p, err)
 		}
 	}
 	return w
@@ -500,10 +507,10 @@ func (w *lossWatch) unwatch(peers []*peer) {
 	}
 }
 
-func (w *lossWatch) lose(p *peer) {
+func (w *lossWatch) lose(p *peer, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last = p
+	w.last, w.err = p, err
 	if w.left--; w.left == 0 {
 		close(w.lost)
 	}

@@ -200,7 +200,8 @@ func (p *Pod) ReplyTo(inReplyTo, msg Message) *Receipt {
 // Request sends msg and returns the first reply. It returns ErrNoResponders at once when no other
 // pod wants the type, here or at a peer, the context's error when that ends first, and otherwise the
 // errors of SendContext. If only pods of peers want it, and all those peers are given up while it
-// waits, that is a *PeerError with ErrPeerLost.
+// waits, that is a *PeerError with ErrPeerLost; if none of them takes messages that large, it is one
+// with ErrMessageTooLarge, at once.
 func (p *Pod) Request(ctx context.Context, msg Message) (Message, error) {
 	s := sending{track: p.bus.mesh != nil}
 	if err := p.bus.send(ctx, p, msg, &s); err != nil && !(errors.As(err, new(*UndeliveredError)) && s.receivers+len(s.peers) > 0) {
@@ -212,11 +213,15 @@ func (p *Pod) Request(ctx context.Context, msg Message) (Message, error) {
 	case len(s.peers) == 0:
 		return nil, ErrNoResponders
 	}
-	w := watchLoss(s.peers)
+	size, err := sizeAtPeers(msg)
+	if err != nil {
+		return nil, err // no peer will get it
+	}
+	w := watchLoss(s.peers, size)
 	defer w.unwatch(s.peers)
 	rep, err := s.receipt.wait(orBackground(ctx), w.lost)
 	if errors.Is(err, ErrPeerLost) {
-		err = &PeerError{Peer: w.last.uuid, Op: "request", Err: err}
+		err = &PeerError{Peer: w.last.uuid, Op: "request", Err: w.err}
 	}
 	return rep.msg, err
 }

@@ -49,7 +49,7 @@ type Stats struct {
 	Dropped     uint64        // messages that pods lost by overflow
 	Failed      uint64        // handler calls that failed
 	DeadLetters uint64        // messages that became dead letters
-	Refused     uint64        // messages that were too large
+	Refused     uint64        // messages that were too large for the bus, or for one of its peers, or could not be encoded for that
 	RepliesLost uint64        // replies that nobody waited for before there were too many
 	Panics      uint64        // handler calls that panicked; they are among those that failed
 	Buffered    int           // messages kept for replay
