@@ -55,16 +55,6 @@ func (w *BatchWriter) End(b []byte) []byte {
 	return b
 }
 
-// MessageSize returns how many bytes Message appends for m, at most.
-func MessageSize(m *Message) int {
-	n := 2*binary.MaxVarintLen64 + // length, time
-		1 + 2*len(ID{}) + 1 + 2 + len(m.Type) + len(m.Data)
-	if m.Rare != nil {
-		n += m.Rare.size()
-	}
-	return n
-}
-
 // Message appends a message. Whether it has a Rare is told by m.Rare, whether a ReplyTo by
 // FlagReplyTo; TypeNum is not looked at. The type must not be empty nor over MaxName bytes.
 func (w *BatchWriter) Message(b []byte, m *Message) []byte {
