@@ -167,7 +167,8 @@ func UseBelongsTo(group string) Option { return UseMesh(group) }
 // 4, any will do: to change the key, first add the new one everywhere, then remove the old one. Start returns ErrMeshKey for a key
 // that is too short, or too many.
 //
-// Without TLS the key keeps out strangers, but who can read the network reads the messages.
+// Without TLS the key keeps out strangers, but who can read the network reads the messages, and who can
+// get between two nodes, as anybody on the LAN can with mDNS, forges them too.
 func UseMeshKey(keys ...[]byte) Option {
 	return func(c *busConfig) {
 		c.mesh.keys = nil
