@@ -203,6 +203,37 @@ func TestMeshReplayPeerIsLost(t *testing.T) {
 	}
 }
 
+// A pod with replay does not know for ever who was there once.
+func TestMeshReplayManyPeersComeAndGo(t *testing.T) {
+	if raceOn || testing.Short() {
+		t.Skip("it takes thousands of nodes")
+	}
+	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
+		a := n.node("a", "")
+		const pods = 20
+		for range pods {
+			must(t, a.ConnectWithReplay().On(func(gravbus.Message) error { return nil }))
+		}
+		come := func(count int) {
+			for i := range count {
+				b := gravbus.New(gravbus.UseTransport(n.Transport("b")), quiet())
+				must(t, b.ConnectEndpoint("a"))
+				b.Close()
+				if i%100 == 99 {
+					time.Sleep(time.Minute) // they are given up
+				}
+			}
+		}
+		const nodes = 17_000 // more than are remembered
+		come(nodes)
+		before := heapNow()
+		come(nodes)
+		if more := heapNow() - before; more > nodes*pods*30 {
+			t.Errorf("%d bytes for each pod and node that has gone", more/nodes/pods)
+		}
+	})
+}
+
 func TestMeshReplayOptions(t *testing.T) {
 	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
 		a := n.node("a", "", gravbus.UseExport("t.>", "u"))

@@ -49,18 +49,31 @@ type replaying struct {
 
 	mu      sync.Mutex           // guards all below
 	listed  bool                 // the pod's history was taken from the buffer here
-	met     map[string]bool      // UUIDs of the peers that were asked
+	met     map[string]uint64    // UUIDs of the peers that were asked, with the number of the latest loss of each, 0 for none
 	had     map[string]string    // UUID of the last message of a peer that was not there, and came from the buffer here, by the peer's UUID
 	upTo    map[uint64]uint64    // by the number of the peer's pod: live messages up to this place in the buffer were held
 	covered map[uuid.UUID]uint64 // messages that are in an answer too, by the number of the peer's pod
+	lost    []lostPeer           // of those that were asked, oldest first; at most maxMet
+	losses  uint64
 }
+
+// lostPeer is a peer that was given up.
+type lostPeer struct {
+	uuid string
+	pod  uint64 // its number
+	loss uint64
+}
+
+// maxMet is how many peers that were given up a pod with replay knows, so as not to ask them again when
+// they come back. By the time that so many others were, there is nothing left of one in the mailbox.
+const maxMet = 16384
 
 // newReplaying returns nil if nothing can come from peers.
 func (x *meshed) newReplaying(p *Pod) *replaying {
 	if x == nil || x.bus.buffer == nil {
 		return nil
 	}
-	return &replaying{pod: p, met: map[string]bool{}, had: map[string]string{}, upTo: map[uint64]uint64{}, covered: map[uuid.UUID]uint64{}}
+	return &replaying{pod: p, met: map[string]uint64{}, had: map[string]string{}, upTo: map[uint64]uint64{}, covered: map[uuid.UUID]uint64{}}
 }
 
 // gets returns which of items, from the buffer here, the pod gets at once: not those of peers that
@@ -75,8 +88,11 @@ func (r *replaying) gets(items []item) []item {
 	r.listed = true
 	return slices.DeleteFunc(items, func(it item) bool {
 		uuid := peerOf(it.From, it.Val)
-		if uuid == "" || r.met[uuid] {
-			return uuid != ""
+		if uuid == "" {
+			return false
+		}
+		if _, met := r.met[uuid]; met {
+			return true
 		}
 		r.had[uuid] = it.Val.UUID()
 		return false
@@ -175,12 +191,13 @@ func (x *meshed) askReplay(r *replaying, to *peer) {
 	i, c := r.pod.interest(), r.pod.cfg.replay
 	ask := wire.Replay{Allow: i.Allow, Deny: i.Deny, Types: c.types, Last: uint64(c.last), Since: wire.NoTime}
 	r.mu.Lock()
-	if r.met[to.uuid] {
+	if _, met := r.met[to.uuid]; met {
+		r.met[to.uuid] = 0 // it is back
 		r.mu.Unlock()
 		return
 	}
 	// In one turn with gets: what is in the buffer here comes by that, or with the answer.
-	r.met[to.uuid] = true
+	r.met[to.uuid] = 0
 	r.upTo[to.pod.id] = math.MaxUint64
 	ask.After = r.had[to.uuid]
 	r.mu.Unlock()
@@ -424,7 +441,11 @@ func (x *meshed) replayLost(from *peer) {
 		items []*message
 	}
 	var waiting []given
+	var all []*replaying
 	x.mu.Lock()
+	for _, r := range x.replays.of {
+		all = append(all, r)
+	}
 	for id, a := range x.replays.asked {
 		if a.peer != from {
 			continue
@@ -438,6 +459,31 @@ func (x *meshed) replayLost(from *peer) {
 	x.mu.Unlock()
 	for _, g := range waiting {
 		g.to.begin(from, g.items, x.bus.buffer.pushed())
+	}
+	for _, r := range all {
+		r.lose(from)
+	}
+}
+
+// lose notes that a peer is given up, and forgets the one that was so long ago that too many were since.
+func (r *replaying) lose(p *peer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, met := r.met[p.uuid]; !met {
+		return
+	}
+	r.losses++
+	r.met[p.uuid] = r.losses
+	r.lost = append(r.lost, lostPeer{p.uuid, p.pod.id, r.losses})
+	if len(r.lost) <= maxMet {
+		return
+	}
+	oldest := r.lost[0]
+	r.lost = r.lost[1:]
+	delete(r.upTo, oldest.pod)
+	if r.met[oldest.uuid] == oldest.loss { // it has not been here since
+		delete(r.met, oldest.uuid)
+		delete(r.had, oldest.uuid)
 	}
 }
 
