@@ -149,13 +149,13 @@ func TestMeshLentAsks(t *testing.T) {
 		"Receipt.WaitUntil": func(_ context.Context, _ *gravbus.Bus, p *gravbus.Pod) error {
 			return p.Send(gravbus.NewMsg("back", nil)).WaitUntil(gravbus.Timeout(60), func(gravbus.Message) error { return nil })
 		},
-		"Pod.WaitUntil": func(_ context.Context, b *gravbus.Bus, p *gravbus.Pod) error {
-			p = b.Connect() // with a handler, that would have the reply
+		"Pod.WaitUntil": func(_ context.Context, b *gravbus.Bus, _ *gravbus.Pod) error {
+			p := b.Connect() // without a handler, which would have the reply
 			p.Send(gravbus.NewMsg("back", nil))
 			return p.WaitUntil(gravbus.Timeout(60), func(gravbus.Message) error { return nil })
 		},
-		"Pod.Wait": func(ctx context.Context, b *gravbus.Bus, p *gravbus.Pod) error {
-			p = b.Connect()
+		"Pod.Wait": func(ctx context.Context, b *gravbus.Bus, _ *gravbus.Pod) error {
+			p := b.Connect()
 			p.Send(gravbus.NewMsg("back", nil))
 			_, err := p.Wait(ctx)
 			return err

@@ -157,8 +157,8 @@ func (p *peer) tellTargets(request uuid.UUID, targets []mailbox.Target[Message])
 			}
 			p.polled[id] = true
 			p.mu.Unlock()
-			// Asked after it was noted: if it goes from now on, podGone tells. If it has gone already, its
-			// answer may still be on its way.
+			// Asked after it was noted: if it goes from now on, podGone tells. If it has gone
+			// already, its answer may still be on its way.
 			if p.mesh.bus.pods.get(id) == nil {
 				gone = append(gone, id)
 			}

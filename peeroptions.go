@@ -164,8 +164,8 @@ func UseBelongsTo(group string) Option { return UseMesh(group) }
 
 // UseMeshKey makes the node prove that it knows a key, and refuse those that do not, with
 // ErrUnauthorized. A key is at least MinMeshKey random bytes; it is never sent. Of several, at most
-// 4, any will do: to change the key, first add the new one everywhere, then remove the old one. Start returns ErrMeshKey for a key
-// that is too short, or too many.
+// 4, any will do: to change the key, first add the new one everywhere, then remove the old one.
+// Start returns ErrMeshKey for a key that is too short, or too many.
 //
 // Without TLS the key keeps out strangers, but who can read the network reads the messages, and who can
 // get between two nodes, as anybody on the LAN can with mDNS, forges them too.

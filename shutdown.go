@@ -121,11 +121,12 @@ func (b *Bus) await(ctx context.Context, done func() bool) error {
 
 // Shutdown stops the bus in order: from now on only handlers can send, peers are told to send
 // nothing new, and Shutdown waits until what was on its way from them has come, and all messages
-// that wait in mailboxes have been handled, loops over Messages and functions of receipts included. Failed messages that pods
-// still keep become dead letters, and peers get what was sent to them. Then it does what Close does. If ctx ends first it
-// discards what is left and returns a *ShutdownError; handlers that are running then go on to their
-// end. The same error names peers that are away, or are cut off meanwhile, and do not get what was sent to
-// them: nobody waits for those. After Shutdown returned nil the bus has no goroutine left.
+// that wait in mailboxes have been handled, loops over Messages and functions of receipts included.
+// Failed messages that pods still keep become dead letters, and peers get what was sent to them.
+// Then it does what Close does. If ctx ends first it discards what is left and returns a
+// *ShutdownError; handlers that are running then go on to their end. The same error names peers
+// that are away, or are cut off meanwhile, and do not get what was sent to them: nobody waits for
+// those. After Shutdown returned nil the bus has no goroutine left.
 //
 // Called from inside a handler it does not wait for that one. Calling it again is allowed. It does
 // wait for a loop over Messages that iter.Pull runs, whoever calls it: such a loop has a goroutine of

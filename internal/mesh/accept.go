@@ -322,11 +322,12 @@ func (n *Node[T]) Refusals() uint64 {
 	return n.refusals
 }
 
-// supersede is called when another node than some peers that are not connected says that it listens exactly
-// where those did: a process that was started again has a new ID at the old address, and the old one is given
-// up. Addresses need not be unique, though, as they are private ones of several hosts, or that of something
-// in front of several nodes. So this node has to have met the old one there, and dialled endpoint to find the
-// other one. If it has not dialled, endpoint is empty, and it looks.
+// supersede is called when another node than some peers that are not connected says that it listens
+// exactly where those did: a process that was started again has a new ID at the old address, and
+// the old one is given up. Addresses need not be unique, though, as they are private ones of
+// several hosts, or that of something in front of several nodes. So this node has to have met the
+// old one there, and dialled endpoint to find the other one. If it has not dialled, endpoint is
+// empty, and it looks.
 func (n *Node[T]) supersede(l *Link[T], p *Peer, endpoint string) {
 	if len(p.Endpoints) == 0 {
 		return

@@ -299,8 +299,8 @@ func (n *Node[T]) forgetFree(l *Link[T]) {
 
 // forgetLocked forgets a link whose turn the caller has, or nobody.
 //
-// Invariant: a link with a connection is known to the node, as Close has to end that. Whoever attaches one
-// has the turn, and has looked after it got that, under mu.
+// Invariant: a link with a connection is known to the node, as Close has to end that. Whoever
+// attaches one has the turn, and has looked after it got that, under mu.
 func (n *Node[T]) forgetLocked(l *Link[T]) {
 	if n.links[l.id] == l {
 		delete(n.links, l.id)
