@@ -69,7 +69,8 @@ func TestMeshLent(t *testing.T) {
 				t.Errorf("message %d after a handler took 150 µs: it ran where it was read", i)
 			}
 		}
-		if !send("one", 0) && !send("one", 0) { // one of them may have made the mailbox grow
+		send("one", 0) // may make the mailbox grow
+		if !send("one", 0) {
 			t.Error("a handler that took long once is not trusted again")
 		}
 	})

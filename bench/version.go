@@ -37,7 +37,7 @@ func version(checkout string) (string, error) {
 		changed = append(changed, strings.TrimSpace(line[2:])) // after two letters that say how
 	}
 	if len(changed) > 0 {
-		return described + "-dirty", fmt.Errorf("Go code is not committed, so nobody else could measure it: %s", strings.Join(changed, ", "))
+		return described + "-dirty", fmt.Errorf("not all Go code is committed, so nobody else could measure it: %s", strings.Join(changed, ", "))
 	}
 	return described, nil
 }
