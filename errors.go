@@ -211,9 +211,11 @@ func (e *UndeliveredError) Unwrap() error { return e.Err }
 type MissingError struct {
 	// Pods has the names of the pods that have not replied, sorted: "a|b" for a group of two, with "@"
 	// and the node's UUID behind it for pods of a peer, and "node" and its UUID for a peer that has not
-	// told who got the request.
+	// told who got the request, or cannot be sent it.
 	Pods []string
-	Err  error // why the wait ended: the context's error
+	// Err is why the wait ended: the context's error, or, when all others have replied, why peers
+	// cannot be sent the request, such as ErrMessageTooLarge.
+	Err error
 }
 
 func (e *MissingError) Error() string {

@@ -431,6 +431,31 @@ func TestMeshRequestTooLarge(t *testing.T) {
 				t.Errorf("what cannot be sent to a peer: %v", err)
 			}
 		}
+		// Who asks all hears from those who can be sent it, and then who cannot.
+		for _, c := range []struct {
+			typ, want string
+			size      int
+			missing   int
+		}{{"ask.both", "b c", most, 0}, {"ask.both", "c", most + 1, 1}, {"ask.both", "", 4<<20 + 1, 2}, {"ask.here", "a", most + 1, 1}} {
+			began := time.Now()
+			var got []string
+			var missing *gravbus.MissingError
+			for reply, err := range p.RequestAll(meshCtx(t, time.Minute), gravbus.NewMsg(c.typ, make([]byte, c.size))) {
+				switch {
+				case err == nil:
+					got = append(got, string(reply.Data()))
+				case !errors.Is(err, gravbus.ErrMessageTooLarge) || !errors.As(err, &missing):
+					t.Errorf("all of %s of %d: %v", c.typ, c.size, err)
+				}
+			}
+			slices.Sort(got)
+			if strings.Join(got, " ") != c.want || (missing == nil) != (c.missing == 0) || missing != nil && len(missing.Pods) != c.missing {
+				t.Errorf("all of %s of %d: replies %v, then %v", c.typ, c.size, got, missing)
+			}
+			if d := time.Since(began); d > time.Second {
+				t.Errorf("all of %s of %d took %v", c.typ, c.size, d)
+			}
+		}
 		// Of those who can be sent it, all have gone.
 		time.AfterFunc(time.Second, func() { c.Close() })
 		if _, err := p.Request(meshCtx(t, time.Minute), gravbus.NewMsg("ask.silent", make([]byte, most+1))); !errors.Is(err, gravbus.ErrPeerLost) {

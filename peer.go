@@ -145,6 +145,13 @@ func (p *peer) maxMessageLocked() uint64 {
 	return p.most
 }
 
+// takes reports whether the peer is given up, and whether it takes messages of so many bytes.
+func (p *peer) takes(size int) (lost, takes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost, uint64(size) <= p.maxMessageLocked()
+}
+
 // setRare sets what a peer takes of texts up to a length.
 func setRare(m *wire.Message, parent, name, replyTo string) error {
 	for _, s := range []string{parent, name, replyTo} {

@@ -228,9 +228,10 @@ func (p *Pod) Request(ctx context.Context, msg Message) (Message, error) {
 
 // RequestAll sends msg and yields replies as they come, until every pod that wanted the message has
 // replied or disconnected (a group counts as one, and replies by any member), or ctx ends. If some
-// have not replied then, the last thing it yields is a *MissingError that names them. Errors of
-// SendContext, and ErrNoResponders when no other pod wants the type, are yielded alone. The message
-// is sent when the loop begins; leaving the loop ends the request.
+// have not replied then, or peers cannot be sent the message, the last thing it yields is a
+// *MissingError that names them. Errors of SendContext, and ErrNoResponders when no other pod wants
+// the type, are yielded alone. The message is sent when the loop begins; leaving the loop ends the
+// request.
 func (p *Pod) RequestAll(ctx context.Context, msg Message) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		newPoll(p).run(ctx, msg, yield)

@@ -1,6 +1,7 @@
 package gravbus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -18,6 +19,7 @@ type poll struct {
 
 	mu      sync.Mutex      // guards all below
 	missing []asked         // who has neither replied nor gone
+	without []*peer         // who cannot be sent the request
 	asked   bool            // missing is known
 	struck  map[uint64]bool // pods of peers that replied or went before the peer has told that they were asked; at most maxStruck
 	told    map[*peer]bool  // peers that have said whom the request went to, which they do once
@@ -122,7 +124,7 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 		yield(nil, ErrNoResponders)
 		return
 	}
-	q.ask(targets, s.peers)
+	why := q.ask(msg, targets, s.peers)
 
 	box := b.parked.register(s.receipt) // from the beginning: replies of peers are known by UUID
 	defer b.parked.unregister(s.receipt)
@@ -148,6 +150,9 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 				rep, ok = box.leave(w) // it came at the same moment
 			}
 			if !ok && all {
+				if why != nil {
+					yield(nil, &MissingError{Pods: q.names(), Err: why})
+				}
 				return
 			}
 			if !ok && err != nil {
@@ -165,14 +170,27 @@ func (q *poll) run(ctx context.Context, msg Message, yield func(Message, error) 
 	}
 }
 
-// ask notes whom the request went to. Those who have gone meanwhile do not count.
-func (q *poll) ask(targets []mailbox.Target[Message], peers []*peer) {
+// ask notes whom the request went to. Those who have gone meanwhile do not count. It returns why some
+// peers cannot be sent it, if so.
+func (q *poll) ask(msg Message, targets []mailbox.Target[Message], peers []*peer) (why error) {
+	size := 0
+	if len(peers) > 0 {
+		size, why = sizeAtPeers(msg)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, p := range peers {
-		if !q.told[p] && !p.isLost() {
+		lost, takes := p.takes(size)
+		switch {
+		case lost || q.told[p]:
+		case why == nil && takes:
 			q.missing = append(q.missing, asked{peer: p})
+		default:
+			q.without = append(q.without, p)
 		}
+	}
+	if why = cmp.Or(why, ErrMessageTooLarge); len(q.without) == 0 {
+		why = nil
 	}
 	for _, t := range targets {
 		var a asked
@@ -190,6 +208,7 @@ func (q *poll) ask(targets []mailbox.Target[Message], peers []*peer) {
 	}
 	q.asked = true
 	q.check()
+	return why
 }
 
 // askedAt notes whom the request went to at a peer.
@@ -272,6 +291,9 @@ func (q *poll) names() (names []string) {
 		default:
 			names = append(names, name+"@"+a.peer.uuid)
 		}
+	}
+	for _, p := range q.without {
+		names = append(names, p.pod.Name())
 	}
 	slices.Sort(names)
 	return names
