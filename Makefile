@@ -78,7 +78,7 @@ stress: ## Repeat root and internal tests under -race on 1, 2 and 4 CPUs (COUNT=
 
 .PHONY: bench-smoke
 bench-smoke: ## Run every benchmark a little, to see that it still works
-	go test -run '^$$' -bench . -benchtime=100x -count=1 $(GOTESTFLAGS) work
+	go test -run '^$$' -bench . -benchtime=10x -count=1 $(GOTESTFLAGS) work
 
 .PHONY: bench-guard
 bench-guard: ## Refuse what has become much slower than bench/guard.json allows
