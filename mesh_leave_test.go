@@ -82,7 +82,8 @@ func TestMeshLeaveUnderLoad(t *testing.T) {
 						if x != b && (next[0] != sent[0] && x == c || next[2] != sent[2] && x == a) {
 							t.Errorf("those who stay: %v of %v", next, sent)
 						}
-						if how == "Shutdown" && x != b && next[1] != sent[1] {
+						// The Send that Shutdown met in progress may have got no receipt, and be delivered.
+						if how == "Shutdown" && x != b && next[1] != sent[1] && next[1] != sent[1]+1 {
 							t.Errorf("of the one who left came %d of %d", next[1], sent[1])
 						}
 					}
