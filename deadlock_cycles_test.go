@@ -428,10 +428,8 @@ func TestDeadlockHandlerCallsItsOwnPod(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if bus.Connect().Send(gravbus.NewMsg("in", nil)) == nil {
-						t.Fatal("not sent")
-					}
-					<-done // a bubble that cannot go on panics
+					bus.Connect().Send(gravbus.NewMsg("in", nil)) // has no receipt if the handler is quick to shut the bus down
+					<-done                                        // a bubble that cannot go on panics
 				})
 			})
 		}
