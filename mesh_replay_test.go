@@ -204,9 +204,9 @@ func TestMeshReplayPeerIsLost(t *testing.T) {
 }
 
 // A pod with replay does not know for ever who was there once.
-func TestMeshReplayManyPeersComeAndGo(t *testing.T) {
-	if raceOn || testing.Short() {
-		t.Skip("it takes thousands of nodes")
+func TestMeshReplayMemoryOfManyPeers(t *testing.T) {
+	if raceOn {
+		t.Skip("it takes thousands of nodes: run it without the race detector")
 	}
 	meshBubble(t, memory.Config{}, func(t *testing.T, n meshNet) {
 		a := n.node("a", "")
