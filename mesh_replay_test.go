@@ -228,7 +228,8 @@ func TestMeshReplayMemoryOfManyPeers(t *testing.T) {
 		come(nodes)
 		before := heapNow()
 		come(nodes)
-		if more := heapNow() - before; more > nodes*pods*30 {
+		// Maps that are full may have grown by half of what they hold, once; to remember all takes hundreds.
+		if more := heapNow() - before; more > nodes*pods*100 {
 			t.Errorf("%d bytes for each pod and node that has gone", more/nodes/pods)
 		}
 	})
